@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One block: from units in a matrix to the bytes of a file (header, payload, padding) and back. Here sizes and tables are checked;
+// the kernels below only compute. lz and row-group blocks are framed and checked here, and their zstd frames coded by Python.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "bytes.hpp"
+#include "kernels.hpp"
+#include "status.hpp"
+#include "stream_format.hpp"
+
+namespace wcodec {
+
+struct BlockHeader {
+    uint32_t crc;
+    uint8_t coding;
+    uint8_t form;
+    uint8_t n_streams;
+    uint8_t reserved;
+    uint64_t payload_bytes;
+};
+static_assert(sizeof(BlockHeader) == BLOCK_HEADER_BYTES);
+
+// Size in a file of a block with this payload.
+constexpr uint64_t block_bytes(uint64_t payload_bytes) {
+    return BLOCK_HEADER_BYTES + align_up(payload_bytes, BLOCK_ALIGNMENT);
+}
+
+// Where the units of a block are: row r begins at base + row * row_stride, row = r or row_index[r].
+struct BlockView {
+    uint8_t* base;
+    uint64_t row_stride;  // bytes
+    uint32_t rows;
+    uint32_t cols;
+    uint32_t unit_bytes;
+    const uint32_t* row_index;  // null: the rows follow each other
+
+    uint64_t n_units() const { return uint64_t(rows) * cols; }
+    uint64_t n_bytes() const { return n_units() * unit_bytes; }
+    uint64_t row_bytes() const { return uint64_t(cols) * unit_bytes; }
+    uint8_t* row(uint32_t r) const { return base + (row_index ? row_index[r] : r) * row_stride; }
+    bool contiguous() const { return !row_index && (rows == 1 || row_stride == row_bytes()); }
+};
+
+struct EncodeOptions {
+    uint32_t form_set;   // bit f: form f may be used; 0: raw and constant only
+    uint32_t n_streams;  // of a rans16 block
+    bool verify;         // decode each block again and compare
+};
+
+// Working memory of one thread for blocks of up to max_units units; allocated by the caller of the entries below.
+size_t encode_scratch_bytes(uint64_t max_units, uint32_t unit_bytes);
+size_t decode_scratch_bytes(uint64_t max_units, uint32_t unit_bytes);
+
+// Write the block to `to`, which has room for block_bytes(view.n_bytes()) bytes, and its header to `header`.
+Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t* scratch, uint8_t* to, BlockHeader& header);
+
+// Check the block at `from` against its header in the directory and write its units. `family` is the coding allowed beside
+// raw and constant. Blocks of coding lz or row groups are checked only. READ_SLACK_BYTES behind the block must be readable.
+Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t family, const BlockView& view, uint8_t* scratch);
+
+}  // namespace wcodec

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Unaligned little-endian reads and writes, and alignment. The host is little-endian; a big-endian one does not compile.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
+namespace wcodec {
+
+static_assert(std::endian::native == std::endian::little, "wcodec needs a little-endian host");
+
+template <typename T>
+inline T read_as(const uint8_t* from) {
+    T value;
+    std::memcpy(&value, from, sizeof(T));
+    return value;
+}
+
+template <typename T>
+inline void write_as(uint8_t* to, T value) {
+    std::memcpy(to, &value, sizeof(T));
+}
+
+inline constexpr uint64_t align_up(uint64_t n, uint64_t alignment) {
+    return (n + alignment - 1) / alignment * alignment;
+}
+
+inline bool all_zero(const uint8_t* from, const uint8_t* end) {
+    uint8_t seen = 0;
+    for (; from < end; ++from) seen |= *from;
+    return seen == 0;
+}
+
+}  // namespace wcodec

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The reference for splitting and joining words. "top" is the word itself (w = 2) or its upper half (w = 4): the half
+// with sign, exponent and first mantissa bits, treated alike for bf16 and fp32.
+#include "planes.hpp"
+
+#include <array>
+
+#include "bytes.hpp"
+
+namespace wcodec {
+namespace {
+
+// LANE_OF[e]: the lane of unit e of a group, order "U": p = 16 q + (16 / w) k + j, e = (64 / w) k + (16 / w) q + j.
+template <unsigned w>
+constexpr std::array<uint8_t, GROUP_LANES> make_lane_of() {
+    std::array<uint8_t, GROUP_LANES> lane_of{};
+    for (unsigned q = 0; q < 4; ++q)
+        for (unsigned k = 0; k < w; ++k)
+            for (unsigned j = 0; j < 16 / w; ++j)
+                lane_of[64 / w * k + 16 / w * q + j] = static_cast<uint8_t>(16 * q + 16 / w * k + j);
+    return lane_of;
+}
+
+template <unsigned w>
+constexpr std::array<uint8_t, GROUP_LANES> LANE_OF = make_lane_of<w>();
+static_assert(LANE_OF<2>[32] == 8 && LANE_OF<4>[16] == 4);
+
+// Fields of `bits` bits, lane l at bits bits * l of a little-endian bit string: eight lanes make `bits` whole bytes.
+template <unsigned bits>
+void pack_field(const uint8_t* fields, uint8_t* to) {
+    for (uint32_t lane = 0; lane < LANES; lane += 8, to += bits) {
+        uint64_t string = 0;
+        for (uint32_t i = 0; i < 8; ++i) string |= uint64_t(fields[lane + i]) << (bits * i);
+        std::memcpy(to, &string, bits);
+    }
+}
+
+template <unsigned bits>
+void unpack_field(const uint8_t* from, uint8_t* fields) {
+    for (uint32_t lane = 0; lane < LANES; lane += 8, from += bits) {
+        uint64_t string = 0;
+        std::memcpy(&string, from, bits);
+        for (uint32_t i = 0; i < 8; ++i) fields[lane + i] = (string >> (bits * i)) & ((1u << bits) - 1);
+    }
+}
+
+// F2: lane p of group g is in byte 16 g + p % 16 at bits 2 (p / 16).
+void pack_f2(const uint8_t* fields, uint8_t* to) {
+    for (uint32_t b = 0; b < F2_BYTES; ++b) {
+        const uint8_t* lane = fields + b / 16 * GROUP_LANES + b % 16;
+        to[b] = static_cast<uint8_t>(lane[0] | lane[16] << 2 | lane[32] << 4 | lane[48] << 6);
+    }
+}
+
+void unpack_f2(const uint8_t* from, uint8_t* fields) {
+    for (uint32_t b = 0; b < F2_BYTES; ++b) {
+        uint8_t* lane = fields + b / 16 * GROUP_LANES + b % 16;
+        for (uint32_t i = 0; i < 4; ++i) lane[16 * i] = from[b] >> (2 * i) & 3;
+    }
+}
+
+struct StepFields {
+    uint8_t top[LANES];   // sign and mantissa bits of the top half: P8 or F7
+    uint8_t mid[LANES];   // bits 15..8 of a 4-byte word (P8), or its bits 15..13 (F3), or bits 8..7 of fp16 (F2)
+    uint8_t low[LANES];   // bits 7..0 of a 4-byte word (P8)
+};
+
+template <Form form>
+void split_step(const uint8_t* words, uint16_t* values, uint8_t* raw) {
+    constexpr FieldMap map = FIELD_MAPS[form];
+    StepFields fields;
+    for (uint32_t i = 0; i < LANES; ++i) {
+        const uint32_t lane = (i & ~(GROUP_LANES - 1)) + LANE_OF<map.unit_bytes>[i % GROUP_LANES];
+        uint32_t top;
+        if constexpr (map.unit_bytes == 2) {
+            top = read_as<uint16_t>(words + 2 * i);
+            if constexpr (map.low_fields == F2_BYTES) fields.mid[lane] = top >> 7 & 3;
+        } else {
+            const uint32_t word = read_as<uint32_t>(words + 4 * i);
+            top = word >> 16;
+            if constexpr (map.low_fields == F3_BYTES) fields.mid[lane] = word >> 13 & 7;
+            if constexpr (map.low_fields == 2 * P8_BYTES) {
+                fields.mid[lane] = static_cast<uint8_t>(word >> 8);
+                fields.low[lane] = static_cast<uint8_t>(word);
+            }
+        }
+        values[lane] = static_cast<uint16_t>(top & map.value_mask);
+        if constexpr (map.top_field == P8_BYTES) fields.top[lane] = (top >> 8 & 0x80) | (top & 0x7F);
+        if constexpr (map.top_field == F7_BYTES) fields.top[lane] = (top >> 9 & 0x40) | (top & 0x3F);
+    }
+
+    if constexpr (map.top_field == P8_BYTES) std::memcpy(raw, fields.top, P8_BYTES);
+    if constexpr (map.top_field == F7_BYTES) pack_field<7>(fields.top, raw);
+    raw += map.top_field;
+    if constexpr (map.low_fields == F2_BYTES) pack_f2(fields.mid, raw);
+    if constexpr (map.low_fields == F3_BYTES) pack_field<3>(fields.mid, raw);
+    if constexpr (map.low_fields == 2 * P8_BYTES) {
+        std::memcpy(raw, fields.mid, P8_BYTES);
+        std::memcpy(raw + P8_BYTES, fields.low, P8_BYTES);
+    }
+}
+
+template <Form form>
+void join_step(const uint16_t* values, const uint8_t* raw, uint8_t* words) {
+    constexpr FieldMap map = FIELD_MAPS[form];
+    StepFields fields;
+    if constexpr (map.top_field == P8_BYTES) std::memcpy(fields.top, raw, P8_BYTES);
+    if constexpr (map.top_field == F7_BYTES) unpack_field<7>(raw, fields.top);
+    raw += map.top_field;
+    if constexpr (map.low_fields == F2_BYTES) unpack_f2(raw, fields.mid);
+    if constexpr (map.low_fields == F3_BYTES) unpack_field<3>(raw, fields.mid);
+    if constexpr (map.low_fields == 2 * P8_BYTES) {
+        std::memcpy(fields.mid, raw, P8_BYTES);
+        std::memcpy(fields.low, raw + P8_BYTES, P8_BYTES);
+    }
+
+    for (uint32_t i = 0; i < LANES; ++i) {
+        const uint32_t lane = (i & ~(GROUP_LANES - 1)) + LANE_OF<map.unit_bytes>[i % GROUP_LANES];
+        uint32_t top = values[lane];
+        if constexpr (map.top_field == P8_BYTES) top |= (fields.top[lane] & 0x80) << 8 | (fields.top[lane] & 0x7F);
+        if constexpr (map.top_field == F7_BYTES) top |= (fields.top[lane] & 0x40) << 9 | (fields.top[lane] & 0x3F);
+        if constexpr (map.unit_bytes == 2) {
+            if constexpr (map.low_fields == F2_BYTES) top |= fields.mid[lane] << 7;
+            write_as(words + 2 * i, static_cast<uint16_t>(top));
+        } else {
+            uint32_t word = top << 16;
+            if constexpr (map.low_fields == F3_BYTES) word |= uint32_t(fields.mid[lane]) << 13;
+            if constexpr (map.low_fields == 2 * P8_BYTES) word |= uint32_t(fields.mid[lane]) << 8 | fields.low[lane];
+            write_as(words + 4 * i, word);
+        }
+    }
+}
+
+using SplitStep = void (*)(const uint8_t*, uint16_t*, uint8_t*);
+using JoinStep = void (*)(const uint16_t*, const uint8_t*, uint8_t*);
+
+// Indexed by form.
+constexpr SplitStep SPLIT_STEP[N_FORMS] = {
+    nullptr,
+    split_step<FORM_BF16_E8>,
+    split_step<FORM_BF16_E8M1>,
+    split_step<FORM_FP16_E5M1>,
+    split_step<FORM_FP32_E8>,
+    split_step<FORM_FP32_E8M1>,
+    split_step<FORM_FP32_E8_Z13>,
+    split_step<FORM_FP32_E8M1_Z13>,
+    split_step<FORM_FP32_E8_Z16>,
+    split_step<FORM_FP32_E8M1_Z16>,
+};
+constexpr JoinStep JOIN_STEP[N_FORMS] = {
+    nullptr,
+    join_step<FORM_BF16_E8>,
+    join_step<FORM_BF16_E8M1>,
+    join_step<FORM_FP16_E5M1>,
+    join_step<FORM_FP32_E8>,
+    join_step<FORM_FP32_E8M1>,
+    join_step<FORM_FP32_E8_Z13>,
+    join_step<FORM_FP32_E8M1_Z13>,
+    join_step<FORM_FP32_E8_Z16>,
+    join_step<FORM_FP32_E8M1_Z16>,
+};
+
+}  // namespace
+
+void split_steps_scalar(Form form, const uint8_t* words, size_t n_steps, uint16_t* values, uint8_t* raw) {
+    const FieldMap& map = FIELD_MAPS[form];
+    for (size_t step = 0; step < n_steps; ++step) {
+        SPLIT_STEP[form](words, values, raw);
+        words += size_t(LANES) * map.unit_bytes;
+        values += LANES;
+        raw += step_raw_bytes(map);
+    }
+}
+
+void join_step_scalar(Form form, const uint16_t* values, const uint8_t* raw, uint8_t* words) {
+    JOIN_STEP[form](values, raw, words);
+}
+
+}  // namespace wcodec
