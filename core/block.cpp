@@ -326,7 +326,7 @@ Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t fami
     if (header.reserved != 0) return Status::RESERVED_NOT_ZERO;
     if (!all_zero(payload + header.payload_bytes, payload + padded)) return Status::PADDING_NOT_ZERO;
 
-    if (header.coding == CODING_ROW_GROUPS || (header.coding == CODING_LZ && family == CODING_LZ)) {
+    if (header.coding == family && (family == CODING_LZ || family == CODING_ROW_GROUPS)) {
         if (header.form > 1) return Status::BAD_FORM;
         return header.n_streams == 0 ? Status::OK : Status::BAD_N_STREAMS;
     }

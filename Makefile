@@ -1,0 +1,37 @@
+# Each target does its own set-up (scripts/setup.sh), again when a build input is newer than it.
+
+.PHONY: demo test test-full lint format clean
+.NOTPARALLEL:
+
+python := .venv/bin/python
+build_inputs := pyproject.toml CMakeLists.txt scripts/setup.sh $(wildcard core/*)
+cpp_files = $(shell find $(wildcard core src tests fuzz) -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
+
+demo: .venv/ready-test
+	@$(python) examples/demo.py
+
+test: .venv/ready-test
+	@$(python) -m pytest -q -m "not slow"
+
+test-full: .venv/ready-test
+	@$(python) -m pip install -qq --disable-pip-version-check torch==2.13.0
+	@$(python) -m pytest -q
+
+lint: .venv/ready-dev
+	@$(python) -m ruff check -q
+	@$(python) -m ruff format -q --check
+	@$(python) -m mypy --no-error-summary
+	@.venv/bin/clang-format --dry-run -Werror $(cpp_files)
+
+format: .venv/ready-dev
+	@$(python) -m ruff check -q --fix
+	@$(python) -m ruff format -q
+	@.venv/bin/clang-format -i $(cpp_files)
+
+clean:
+	@rm -rf .venv build src/wcodec/_core.pyi .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -exec rm -rf {} +
+
+.venv/ready-%: $(build_inputs)
+	@scripts/setup.sh $*
+	@touch $@

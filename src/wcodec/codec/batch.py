@@ -1,0 +1,301 @@
+"""Blocks to bytes and back, many at once: the one door to the compiled core (beside checksum.py).
+
+The core codes raw, constant and rans16 blocks and checks every block; lz blocks and row-group maps are zstd frames, coded here.
+Blocks are passed as one array of descriptors, their headers as one array of `BLOCK_HEADER`, their bytes back to back as in the file.
+"""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from wcodec import _core
+from wcodec.block_header import BLOCK_ALIGNMENT, BLOCK_HEADER, block_sizes
+from wcodec.errors import CorruptError, WcodecError
+
+LANES = _core.LANES
+MAX_BLOCK_UNITS = _core.MAX_BLOCK_UNITS
+MAX_BLOCK_BYTES = _core.MAX_BLOCK_BYTES
+MAX_ROW_GROUPS = _core.MAX_ROW_GROUPS
+NO_ROW_INDEX = _core.NO_ROW_INDEX
+READ_SLACK_BYTES = _core.READ_SLACK_BYTES
+
+RAW = _core.CODING_RAW
+CONSTANT = _core.CODING_CONSTANT
+RANS16 = _core.CODING_RANS16
+LZ = _core.CODING_LZ
+ROW_GROUPS = _core.CODING_ROW_GROUPS
+CODING_NAMES = {RAW: "raw", CONSTANT: "constant", RANS16: "rans16", LZ: "lz"}
+
+BF16_FORMS = 1 << _core.FORM_BF16_E8 | 1 << _core.FORM_BF16_E8M1
+FP16_FORMS = 1 << _core.FORM_FP16_E5M1
+FP32_FORMS = sum(1 << form for form in range(_core.FORM_FP32_E8, _core.FORM_FP32_E8M1_Z16 + 1))
+
+DESCRIPTOR = np.dtype(
+    [
+        ("matrix_offset", "<u8"),
+        ("row_stride", "<u8"),
+        ("data_offset", "<u8"),
+        ("row_index_first", "<u8"),
+        ("rows", "<u4"),
+        ("cols", "<u4"),
+    ]
+)
+NO_ROWS = np.empty(0, dtype=np.uint32)
+MAX_WINDOW_LOG = 25  # docs/format.md section 7: what a decoder of lz must support
+
+Bytes = NDArray[np.uint8]
+
+
+def thread_count(threads: int | None) -> int:
+    """Threads to use: the argument, else WCODEC_THREADS, else the processors this process may use."""
+    if threads is None:
+        text = os.environ.get("WCODEC_THREADS", "")
+        if text and not text.isdecimal():
+            raise ValueError(f"WCODEC_THREADS is {text!r}, expected a number")
+        threads = int(text) if text else len(os.sched_getaffinity(0))
+        threads = min(threads, _core.MAX_THREADS)
+    if not 1 <= threads <= _core.MAX_THREADS:
+        raise ValueError(f"threads is {threads}, expected 1 to {_core.MAX_THREADS}")
+    return threads
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Encoded blocks: their headers, and their bytes in the file back to back.
+
+    What is to be decoded has READ_SLACK_BYTES more in `data`, which kernels may read and nobody interprets.
+    """
+
+    headers: NDArray[np.void]
+    data: Bytes
+
+
+def block_starts(headers: NDArray[np.void]) -> NDArray[np.uint64]:
+    """Offset of each of these blocks when they lie back to back."""
+    sizes = block_sizes(headers)
+    return np.cumsum(sizes) - sizes
+
+
+def encode_blocks(
+    matrix: Bytes,
+    unit_bytes: int,
+    descriptors: NDArray[np.void],
+    row_index: NDArray[np.uint32],
+    *,
+    form_set: int,
+    n_streams: int,
+    verify: bool,
+    threads: int,
+) -> Blocks:
+    """Encode blocks of a matrix as raw, constant or (where form_set is not 0) rans16."""
+    room = np.zeros(len(descriptors), dtype=BLOCK_HEADER)
+    room["payload_bytes"] = descriptors["rows"].astype(np.uint64) * descriptors["cols"] * unit_bytes
+    placed = descriptors.copy()
+    placed["data_offset"] = block_starts(room)
+    data = np.empty(int(block_sizes(room).sum()), dtype=np.uint8)
+    headers = np.empty(len(descriptors), dtype=BLOCK_HEADER)
+    size, failures = _core.encode_blocks(
+        matrix, unit_bytes, placed, row_index, data, headers, form_set, n_streams, verify, threads
+    )
+    if failures:
+        raise WcodecError(f"encoding failed: a block, {_core.status_text(failures[0][1])}")
+    return Blocks(headers, data[:size])
+
+
+def decode_blocks(
+    blocks: Blocks,
+    family: int,
+    descriptors: NDArray[np.void],
+    row_index: NDArray[np.uint32],
+    matrix: Bytes,
+    unit_bytes: int,
+    *,
+    threads: int,
+    layer: str,
+    first_block: int,
+) -> None:
+    """Check blocks and decode them into a matrix.
+
+    Raises CorruptError naming the block, counted from first_block, and the layer.
+    """
+    check_payload_sizes(blocks.headers, layer, first_block)
+    placed = descriptors.copy()
+    placed["data_offset"] = block_starts(blocks.headers)
+    failures = _core.decode_blocks(
+        blocks.data, blocks.headers, family, placed, row_index, matrix, unit_bytes, threads
+    )
+    if failures:
+        block, status = failures[0]
+        raise CorruptError(f"block {first_block + block} of {layer!r}: {_core.status_text(status)}")
+    for i in np.flatnonzero(blocks.headers["coding"] == LZ).tolist():
+        where = f"block {first_block + i} of {layer!r}"
+        _decode_lz(blocks, placed[i], i, matrix, unit_bytes, where)
+
+
+def check_payload_sizes(headers: NDArray[np.void], layer: str, first_block: int) -> None:
+    """Raise CorruptError if a block claims a payload that no block can have."""
+    too_large = np.flatnonzero(headers["payload_bytes"] > MAX_BLOCK_BYTES)
+    if len(too_large):
+        i = int(too_large[0])
+        raise CorruptError(
+            f"block {first_block + i} of {layer!r}: payload is {headers['payload_bytes'][i]} bytes, "
+            f"expected at most {MAX_BLOCK_BYTES}"
+        )
+
+
+def frame_block(coding: int, form: int, payload: bytes) -> Blocks:
+    """One block whose payload was coded in Python."""
+    header = np.zeros(1, dtype=BLOCK_HEADER)
+    header["coding"] = coding
+    header["form"] = form
+    header["payload_bytes"] = len(payload)
+    rest = payload + bytes(-len(payload) % BLOCK_ALIGNMENT)
+    header["crc"] = _core.crc32(rest, _core.crc32(header.tobytes()[4:]))
+    return Blocks(header, np.frombuffer(header.tobytes() + rest, dtype=np.uint8))
+
+
+def concatenate(parts: list[Blocks]) -> Blocks:
+    return Blocks(
+        np.concatenate([part.headers for part in parts]),
+        np.concatenate([part.data for part in parts]),
+    )
+
+
+# ---- lz ----
+
+
+def encode_lz(
+    matrix: Bytes,
+    unit_bytes: int,
+    descriptors: NDArray[np.void],
+    *,
+    shuffle: bool,
+    zstd_level: int,
+    verify: bool,
+) -> Blocks:
+    """Encode contiguous blocks as zstd frames, or as raw or constant where that is smaller."""
+    parts = []
+    for descriptor in descriptors:
+        start = int(descriptor["matrix_offset"])
+        units = matrix[start : start + int(descriptor["rows"]) * int(descriptor["cols"]) * unit_bytes]
+        parts.append(_encode_lz_block(units, unit_bytes, shuffle, zstd_level, verify))
+    return concatenate(parts)
+
+
+def _encode_lz_block(
+    units: Bytes, unit_bytes: int, shuffle: bool, zstd_level: int, verify: bool
+) -> Blocks:
+    if np.array_equal(units[unit_bytes:], units[:-unit_bytes]):
+        return frame_block(CONSTANT, 0, units[:unit_bytes].tobytes())
+    content = shuffle_bytes(units, unit_bytes) if shuffle else units
+    payload = compress(content, zstd_level)
+    if len(payload) >= len(units):
+        return frame_block(RAW, 0, units.tobytes())
+    if verify and zstandard.ZstdDecompressor().decompress(payload) != content.tobytes():
+        raise WcodecError("encoding failed: a block, decoding it again gave other data")
+    return frame_block(LZ, int(shuffle), payload)
+
+
+def _decode_lz(
+    blocks: Blocks,
+    descriptor: np.void,
+    i: int,
+    matrix: Bytes,
+    unit_bytes: int,
+    where: str,
+) -> None:
+    payload_bytes = int(blocks.headers["payload_bytes"][i])
+    begin = int(descriptor["data_offset"]) + BLOCK_HEADER.itemsize
+    rows, cols = int(descriptor["rows"]), int(descriptor["cols"])
+    content = decompress(
+        blocks.data[begin : begin + payload_bytes], rows * cols * unit_bytes, where
+    )
+    units = np.frombuffer(content, dtype=np.uint8)
+    if blocks.headers["form"][i] == 1:
+        units = units.reshape(unit_bytes, -1).T.reshape(-1)
+    stride = int(descriptor["row_stride"])
+    row_bytes = cols * unit_bytes
+    start = int(descriptor["matrix_offset"])
+    if rows == 1 or stride == row_bytes:
+        matrix[start : start + len(units)] = units
+        return
+    for r in range(rows):
+        at = start + r * stride
+        matrix[at : at + row_bytes] = units[r * row_bytes : (r + 1) * row_bytes]
+
+
+def shuffle_bytes(units: Bytes, unit_bytes: int) -> Bytes:
+    """All first bytes of the units, then all second bytes ..."""
+    return np.ascontiguousarray(units.reshape(-1, unit_bytes).T).reshape(-1)
+
+
+def compress(content: Bytes | bytes, level: int) -> bytes:
+    """One zstd frame that states its content size; deterministic for one version of zstd."""
+    return zstandard.ZstdCompressor(level=level, write_content_size=True).compress(content)
+
+
+def decompress(frame: Bytes | bytes, size: int, where: str) -> bytes:
+    """The content of a zstd frame that must hold exactly `size` bytes. Raises CorruptError."""
+    view = memoryview(frame)
+    try:
+        parameters = zstandard.get_frame_parameters(view)
+        if parameters.content_size != size:
+            raise CorruptError(
+                f"{where}: its zstd frame holds {parameters.content_size} bytes, expected {size}"
+            )
+        if parameters.window_size > max(1 << MAX_WINDOW_LOG, size) or parameters.dict_id != 0:
+            raise CorruptError(f"{where}: its zstd frame needs a window above 2^25 bytes or a dictionary")
+        content = zstandard.ZstdDecompressor().decompress(view, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise CorruptError(f"{where}: its zstd frame is damaged ({error})") from None
+    if len(content) != size:
+        raise CorruptError(f"{where}: its zstd frame holds {len(content)} bytes, expected {size}")
+    return content
+
+
+# ---- row groups ----
+
+
+def encode_row_groups(groups: NDArray[np.uint8], zstd_level: int) -> Blocks:
+    """The map of a panel as a block: the group number of each row."""
+    raw = groups.tobytes()
+    payload = compress(raw, zstd_level)
+    if len(payload) >= len(raw):
+        return frame_block(ROW_GROUPS, 0, raw)
+    return frame_block(ROW_GROUPS, 1, payload)
+
+
+def decode_row_groups(blocks: Blocks, n_rows: int, *, layer: str, first_block: int) -> Bytes:
+    """The group numbers of a panel's rows, from the first of its blocks. Raises CorruptError."""
+    where = f"block {first_block} of {layer!r}"
+    header = blocks.headers[0]
+    if header["coding"] != ROW_GROUPS:
+        raise CorruptError(f"{where}: its coding is {header['coding']}, expected a row-group map")
+    descriptor = np.zeros(1, dtype=DESCRIPTOR)
+    descriptor["rows"] = descriptor["cols"] = 1  # only checked, not decoded
+    descriptor["row_index_first"] = NO_ROW_INDEX
+    failures = _core.decode_blocks(
+        blocks.data,
+        blocks.headers[:1],
+        ROW_GROUPS,
+        descriptor,
+        NO_ROWS,
+        np.empty(1, np.uint8),
+        1,
+        1,
+   
+    )
+    if failures:
+        raise CorruptError(f"{where}: {_core.status_text(failures[0][1])}")
+    begin = BLOCK_HEADER.itemsize
+    payload = blocks.data[begin : begin + int(header["payload_bytes"])]
+    if header["form"] == 1:
+        payload = np.frombuffer(decompress(payload, n_rows, where), dtype=np.uint8)
+    if len(payload) != n_rows:
+        raise CorruptError(f"{where}: maps {len(payload)} rows, expected {n_rows}")
+    if n_rows and payload.max() >= MAX_ROW_GROUPS:
+        raise CorruptError(f"{where}: a group number is {payload.max()}, expected at most 7")
+    return payload

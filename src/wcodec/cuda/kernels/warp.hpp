@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A warp of 32 threads, on the GPU and on the host. Code written against this header is compiled by nvcc or NVRTC into a
+// kernel, and by the C++ compiler into a function that runs the 32 threads one after the other, so that the kernel's own
+// source is tested without a GPU and under sanitizers.
+//
+// The rule that makes one source possible: a variable that differs from thread to thread is a PerThread<T>; it is touched
+// only inside each_thread(); and votes and shuffles stand between two each_thread() blocks. Plain variables are equal in
+// all threads. On the GPU PerThread<T> is a register and each_thread() is nothing.
+#pragma once
+
+#if defined(__CUDACC__)
+#define WCODEC_ON_GPU 1
+#define WCODEC_INLINE __device__ __forceinline__
+#define WCODEC_UNROLL _Pragma("unroll")
+#else
+#define WCODEC_ON_GPU 0
+#define WCODEC_INLINE inline
+#define WCODEC_UNROLL
+#include <bit>
+#include <cassert>
+#include <cstring>
+#endif
+
+#if !defined(__CUDACC_RTC__)
+#include <stdint.h>
+#endif
+
+namespace wcodec {
+
+constexpr uint32_t WARP_THREADS = 32;
+
+// ---- Threads ------------------------------------------------------------------------------------------------------
+
+template <class T>
+struct PerThread {
+#if WCODEC_ON_GPU
+    T value;
+    WCODEC_INLINE T& operator[](uint32_t) { return value; }
+    WCODEC_INLINE const T& operator[](uint32_t) const { return value; }
+#else
+    T values[WARP_THREADS];
+    T& operator[](uint32_t thread) { return values[thread]; }
+    const T& operator[](uint32_t thread) const { return values[thread]; }
+#endif
+};
+
+// Run `body(thread)` in every thread. The threads of a block of 32 are one warp.
+template <class Body>
+WCODEC_INLINE void each_thread(Body&& body) {
+#if WCODEC_ON_GPU
+    body(threadIdx.x);
+#else
+    for (uint32_t thread = 0; thread < WARP_THREADS; ++thread) body(thread);
+#endif
+}
+
+// Make what the threads wrote to shared memory visible to each other.
+WCODEC_INLINE void sync_threads() {
+#if WCODEC_ON_GPU
+    __syncwarp();
+#endif
+}
+
+// Bit t is the flag of thread t.
+WCODEC_INLINE uint32_t ballot(const PerThread<bool>& flag) {
+#if WCODEC_ON_GPU
+    return __ballot_sync(0xFFFFFFFFu, flag.value);
+#else
+    uint32_t mask = 0;
+    for (uint32_t thread = 0; thread < WARP_THREADS; ++thread) {
+        mask |= uint32_t(flag[thread]) << thread;
+    }
+    return mask;
+#endif
+}
+
+WCODEC_INLINE bool any(const PerThread<bool>& flag) {
+#if WCODEC_ON_GPU
+    return __any_sync(0xFFFFFFFFu, flag.value);
+#else
+    return ballot(flag) != 0;
+#endif
+}
+
+// The value of one thread, given to all.
+WCODEC_INLINE uint32_t value_of(const PerThread<uint32_t>& value, uint32_t thread) {
+#if WCODEC_ON_GPU
+    return __shfl_sync(0xFFFFFFFFu, value.value, thread);
+#else
+    return value[thread];
+#endif
+}
+
+// Each thread gets the value of the thread after it; the last keeps its own.
+WCODEC_INLINE PerThread<uint32_t> from_next(const PerThread<uint32_t>& value) {
+    PerThread<uint32_t> result;
+#if WCODEC_ON_GPU
+    result.value = __shfl_down_sync(0xFFFFFFFFu, value.value, 1);
+#else
+    for (uint32_t thread = 0; thread < WARP_THREADS; ++thread) {
+        result[thread] = value[thread + 1 < WARP_THREADS ? thread + 1 : thread];
+    }
+#endif
+    return result;
+}
+
+// Each thread gets the value of the thread `distance` before it; the first `distance` keep their own.
+WCODEC_INLINE PerThread<uint32_t> from_before(const PerThread<uint32_t>& value, uint32_t distance) {
+    PerThread<uint32_t> result;
+#if WCODEC_ON_GPU
+    result.value = __shfl_up_sync(0xFFFFFFFFu, value.value, distance);
+#else
+    for (uint32_t thread = 0; thread < WARP_THREADS; ++thread) {
+        result[thread] = value[thread >= distance ? thread - distance : thread];
+    }
+#endif
+    return result;
+}
+
+// ---- Bits and bytes of one thread ----------------------------------------------------------------------------------
+
+// A ballot's bits of the threads before `thread`.
+WCODEC_INLINE uint32_t threads_before(uint32_t thread) { return (1u << thread) - 1; }
+
+WCODEC_INLINE uint32_t population_count(uint32_t bits) {
+#if WCODEC_ON_GPU
+    return uint32_t(__popc(bits));
+#else
+    return uint32_t(std::popcount(bits));
+#endif
+}
+
+// PRMT: byte i of the result is byte (selector >> 4 i & 7) of the eight bytes low, high.
+WCODEC_INLINE uint32_t select_bytes(uint32_t low, uint32_t high, uint32_t selector) {
+#if WCODEC_ON_GPU
+    return __byte_perm(low, high, selector);
+#else
+    const uint64_t bytes = uint64_t(high) << 32 | low;
+    uint32_t result = 0;
+    for (uint32_t i = 0; i < 4; ++i) {
+        result |= uint32_t(bytes >> 8 * (selector >> 4 * i & 7) & 0xFF) << 8 * i;
+    }
+    return result;
+#endif
+}
+
+// IDP: the sum of the products of the bytes of a and b.
+WCODEC_INLINE uint32_t dot_bytes(uint32_t a, uint32_t b) {
+#if WCODEC_ON_GPU
+    return __dp4a(a, b, 0u);
+#else
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < 32; i += 8) sum += (a >> i & 0xFF) * (b >> i & 0xFF);
+    return sum;
+#endif
+}
+
+// SHF: bits shift % 32 ... shift % 32 + 31 of the eight bytes low, high.
+WCODEC_INLINE uint32_t shift_right(uint32_t low, uint32_t high, uint32_t shift) {
+#if WCODEC_ON_GPU
+    return __funnelshift_r(low, high, shift);
+#else
+    return uint32_t((uint64_t(high) << 32 | low) >> (shift & 31));
+#endif
+}
+
+// LOP3: bits of b where mask is set, else of a.
+WCODEC_INLINE uint32_t merge_bits(uint32_t a, uint32_t b, uint32_t mask) {
+    return (a & ~mask) | (b & mask);
+}
+
+// ---- Memory --------------------------------------------------------------------------------------------------------
+
+struct alignas(8) Bytes8 {
+    uint32_t words[2];
+};
+struct alignas(16) Bytes16 {
+    uint32_t words[4];
+};
+
+WCODEC_INLINE uint32_t load_u8(const uint8_t* from) {
+#if WCODEC_ON_GPU
+    return __ldg(from);
+#else
+    return *from;
+#endif
+}
+
+WCODEC_INLINE uint32_t load_u16(const uint8_t* from) {
+#if WCODEC_ON_GPU
+    return __ldg(reinterpret_cast<const uint16_t*>(from));
+#else
+    assert(reinterpret_cast<uintptr_t>(from) % 2 == 0);
+    uint16_t value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+#endif
+}
+
+WCODEC_INLINE uint32_t load_u32(const uint8_t* from) {
+#if WCODEC_ON_GPU
+    return __ldg(reinterpret_cast<const uint32_t*>(from));
+#else
+    assert(reinterpret_cast<uintptr_t>(from) % 4 == 0);
+    uint32_t value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+#endif
+}
+
+WCODEC_INLINE Bytes16 load_bytes16(const uint8_t* from) {
+#if WCODEC_ON_GPU
+    const uint4 value = __ldg(reinterpret_cast<const uint4*>(from));
+    return {{value.x, value.y, value.z, value.w}};
+#else
+    assert(reinterpret_cast<uintptr_t>(from) % 16 == 0);
+    Bytes16 value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+#endif
+}
+
+// Store a value at an address that is a multiple of its size.
+template <class T>
+WCODEC_INLINE void store(uint8_t* to, T value) {
+#if WCODEC_ON_GPU
+    *reinterpret_cast<T*>(to) = value;
+#else
+    assert(reinterpret_cast<uintptr_t>(to) % sizeof(T) == 0);
+    std::memcpy(to, &value, sizeof value);
+#endif
+}
+
+}  // namespace wcodec

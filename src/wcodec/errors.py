@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The errors of wcodec: one tree, under the error class of safetensors.
+
+Caller mistakes stay TypeError, ValueError and KeyError, and errors of the operating system pass through. Every message
+says what was wrong, where, what was found and what was expected.
+"""
+
+from __future__ import annotations
+
+from safetensors import SafetensorError
+
+
+class WcodecError(SafetensorError):  # type: ignore[misc]  # safetensors ships no class types
+    """Any failure of wcodec that is neither a caller's mistake nor the operating system's."""
+
+
+class FormatError(WcodecError):
+    """A file cannot be read: one of the four classes below says why."""
+
+
+class TruncatedError(FormatError):
+    """Bytes are missing: the file or stream ends before something it declares, or has no footer."""
+
+
+class CorruptError(FormatError):
+    """A file breaks a rule of its format: a wrong checksum, size, order, field or padding."""
+
+
+class UnsupportedError(FormatError):
+    """A file is of another version, or uses what this version of wcodec does not know."""
+
+
+class LimitError(FormatError):
+    """A file exceeds a limit of the reader; the message names the limit and how to raise it."""
+
+
+class DeviceError(WcodecError):
+    """A device (a GPU, its driver) is missing, refused the work or reported a failure."""
