@@ -7,9 +7,14 @@ namespace wcodec {
 namespace {
 
 BlockView view_of(const Batch& batch, const BlockDescriptor& descriptor) {
-    const uint32_t* row_index =
-        descriptor.row_index_first == NO_ROW_INDEX ? nullptr : batch.row_index + descriptor.row_index_first;
-    return {batch.matrix + descriptor.matrix_offset, descriptor.row_stride, descriptor.rows, descriptor.cols, batch.unit_bytes,
+    const uint32_t* row_index = descriptor.row_index_first == NO_ROW_INDEX
+                                    ? nullptr
+                                    : batch.row_index + descriptor.row_index_first;
+    return {batch.matrix + descriptor.matrix_offset,
+            descriptor.row_stride,
+            descriptor.rows,
+            descriptor.cols,
+            batch.unit_bytes,
             row_index};
 }
 
@@ -32,7 +37,8 @@ void encode_blocks(const Batch& batch, const EncodeOptions& options) {
         [](void* context, size_t i, size_t slot) {
             const auto& [batch, options] = *static_cast<EncodeJob*>(context);
             const BlockDescriptor& descriptor = batch.descriptors[i];
-            batch.statuses[i] = encode_block(view_of(batch, descriptor), options, batch.scratch + slot * batch.scratch_bytes,
+            batch.statuses[i] = encode_block(view_of(batch, descriptor), options,
+                                             batch.scratch + slot * batch.scratch_bytes,
                                              batch.data + descriptor.data_offset, batch.headers[i]);
         },
         &job);
@@ -45,8 +51,9 @@ void decode_blocks(const Batch& batch, uint8_t family) {
         [](void* context, size_t i, size_t slot) {
             const auto& [batch, family] = *static_cast<DecodeJob*>(context);
             const BlockDescriptor& descriptor = batch.descriptors[i];
-            batch.statuses[i] = decode_block(batch.data + descriptor.data_offset, batch.headers[i], family,
-                                             view_of(batch, descriptor), batch.scratch + slot * batch.scratch_bytes);
+            batch.statuses[i] = decode_block(batch.data + descriptor.data_offset, batch.headers[i],
+                                             family, view_of(batch, descriptor),
+                                             batch.scratch + slot * batch.scratch_bytes);
         },
         &job);
 }

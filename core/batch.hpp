@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Many blocks of one matrix at once: an array of descriptors in, an array of headers or statuses out. A block takes some tens of
-// microseconds, so the loop over blocks lives here and not in Python.
+// Many blocks of one matrix at once: an array of descriptors in, an array of headers or statuses
+// out. A block takes some tens of microseconds, so the loop over blocks lives here and not in
+// Python.
 #pragma once
 
 #include <cstddef>
@@ -11,12 +12,16 @@
 
 namespace wcodec {
 
-// Where a block lies: its units in the matrix, its bytes in the data. Filled by Python (codec/batch.py), checked by bindings.cpp.
+// Where a block lies: its units in the matrix, its bytes in the data. Filled by Python
+// (codec/batch.py), checked by bindings.cpp.
 struct BlockDescriptor {
-    uint64_t matrix_offset;  // bytes from the matrix to the first unit of row 0 (of the block, or of the matrix with row_index)
-    uint64_t row_stride;     // bytes
-    uint64_t data_offset;    // of the block's header; encoding: where it may be written, block_bytes(n_bytes) of room
-    uint64_t row_index_first;  // first entry in the row index array; NO_ROW_INDEX: rows follow each other
+    uint64_t matrix_offset;    // bytes from the matrix to the first unit of row 0 (of the block, or
+                               // of the matrix with row_index)
+    uint64_t row_stride;       // bytes
+    uint64_t data_offset;      // of the block's header; encoding: where it may be written,
+                               // block_bytes(n_bytes) of room
+    uint64_t row_index_first;  // first entry in the row index array; NO_ROW_INDEX: rows follow each
+                               // other
     uint32_t rows;
     uint32_t cols;
 };

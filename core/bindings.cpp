@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The Python module wcodec._core: the only file that includes nanobind. Everything that comes from Python is checked here (sizes,
-// bounds of every block in its buffers), memory is taken here, and the GIL is released around the work. Used by codec/batch.py
-// and checksum.py alone.
+// The Python module wcodec._core: the only file that includes nanobind. Everything that comes from
+// Python is checked here (sizes, bounds of every block in its buffers), memory is taken here, and
+// the GIL is released around the work. Used by codec/batch.py and checksum.py alone.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -31,7 +31,8 @@ namespace {
 class Buffer {
 public:
     Buffer(nb::handle object, bool writable) {
-        if (PyObject_GetBuffer(object.ptr(), &view_, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0) throw nb::python_error();
+        if (PyObject_GetBuffer(object.ptr(), &view_, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0)
+            throw nb::python_error();
     }
     ~Buffer() { PyBuffer_Release(&view_); }
     Buffer(const Buffer&) = delete;
@@ -58,7 +59,8 @@ struct Free {
 using Memory = std::unique_ptr<uint8_t, Free>;
 
 Memory allocate(size_t size) {
-    Memory memory(static_cast<uint8_t*>(std::aligned_alloc(64, align_up(size == 0 ? 1 : size, 64))));
+    Memory memory(
+        static_cast<uint8_t*>(std::aligned_alloc(64, align_up(size == 0 ? 1 : size, 64))));
     if (!memory) throw std::bad_alloc();
     return memory;
 }
@@ -68,31 +70,37 @@ void check(bool condition, const char* message) {
 }
 
 void check_unit_bytes(uint32_t unit_bytes) {
-    check(unit_bytes == 1 || unit_bytes == 2 || unit_bytes == 4 || unit_bytes == 8, "unit_bytes is not 1, 2, 4 or 8");
+    check(unit_bytes == 1 || unit_bytes == 2 || unit_bytes == 4 || unit_bytes == 8,
+          "unit_bytes is not 1, 2, 4 or 8");
 }
 
-void check_threads(size_t threads) { check(threads >= 1 && threads <= MAX_THREADS, "threads is not within 1 to 256"); }
+void check_threads(size_t threads) {
+    check(threads >= 1 && threads <= MAX_THREADS, "threads is not within 1 to 256");
+}
 
 // Every unit of every block lies inside the matrix. Returns the units of the largest block.
-uint64_t check_matrix(const BlockDescriptor* blocks, size_t n_blocks, const uint32_t* row_index, size_t n_row_index,
-                      uint64_t matrix_bytes, uint32_t unit_bytes) {
+uint64_t check_matrix(const BlockDescriptor* blocks, size_t n_blocks, const uint32_t* row_index,
+                      size_t n_row_index, uint64_t matrix_bytes, uint32_t unit_bytes) {
     uint64_t max_units = 0;
     for (size_t i = 0; i < n_blocks; ++i) {
         const BlockDescriptor& block = blocks[i];
         const uint64_t n_units = uint64_t(block.rows) * block.cols;
         check(block.rows > 0 && block.cols > 0, "a block is empty");
-        check(n_units <= MAX_BLOCK_UNITS && n_units * unit_bytes <= MAX_BLOCK_BYTES, "a block is too large");
+        check(n_units <= MAX_BLOCK_UNITS && n_units * unit_bytes <= MAX_BLOCK_BYTES,
+              "a block is too large");
         uint64_t last_row = block.rows - 1;
         if (block.row_index_first != NO_ROW_INDEX) {
-            check(block.row_index_first <= n_row_index && block.rows <= n_row_index - block.row_index_first,
+            check(block.row_index_first <= n_row_index &&
+                      block.rows <= n_row_index - block.row_index_first,
                   "a block's rows run past the row index");
             last_row = 0;
             for (uint32_t r = 0; r < block.rows; ++r)
                 last_row = std::max<uint64_t>(last_row, row_index[block.row_index_first + r]);
         }
         const uint64_t row_bytes = uint64_t(block.cols) * unit_bytes;
-        check(block.matrix_offset <= matrix_bytes && row_bytes <= matrix_bytes - block.matrix_offset,
-              "a block lies outside the matrix");
+        check(
+            block.matrix_offset <= matrix_bytes && row_bytes <= matrix_bytes - block.matrix_offset,
+            "a block lies outside the matrix");
         if (last_row > 0)
             check(block.row_stride <= (matrix_bytes - block.matrix_offset - row_bytes) / last_row,
                   "a block lies outside the matrix");
@@ -111,9 +119,11 @@ std::vector<std::pair<size_t, uint32_t>> failures(const std::vector<Status>& sta
 
 using Failures = std::vector<std::pair<size_t, uint32_t>>;
 
-std::tuple<uint64_t, Failures> encode_blocks_py(nb::handle matrix_object, uint32_t unit_bytes, nb::handle descriptors_object,
-                                                nb::object row_index_object, nb::handle data_object, nb::handle headers_object,
-                                                uint32_t form_set, uint32_t n_streams, bool verify, size_t threads) {
+std::tuple<uint64_t, Failures> encode_blocks_py(nb::handle matrix_object, uint32_t unit_bytes,
+                                                nb::handle descriptors_object,
+                                                nb::object row_index_object, nb::handle data_object,
+                                                nb::handle headers_object, uint32_t form_set,
+                                                uint32_t n_streams, bool verify, size_t threads) {
     const Buffer matrix(matrix_object, false);
     const Buffer descriptors(descriptors_object, false);
     const Buffer row_index(row_index_object, false);
@@ -130,13 +140,17 @@ std::tuple<uint64_t, Failures> encode_blocks_py(nb::handle matrix_object, uint32
     check(n_headers == n_blocks, "there are not as many headers as blocks");
     for (uint32_t form = 0; form < 32; ++form)
         if (form_set >> form & 1)
-            check(form > 0 && form < N_FORMS && FIELD_MAPS[form].unit_bytes == unit_bytes, "a form is of another unit size");
-    const uint64_t max_units = check_matrix(blocks, n_blocks, rows, n_row_index, matrix.size(), unit_bytes);
+            check(form > 0 && form < N_FORMS && FIELD_MAPS[form].unit_bytes == unit_bytes,
+                  "a form is of another unit size");
+    const uint64_t max_units =
+        check_matrix(blocks, n_blocks, rows, n_row_index, matrix.size(), unit_bytes);
     uint64_t room_end = 0;
     for (size_t i = 0; i < n_blocks; ++i) {
-        check(blocks[i].data_offset >= room_end, "the room of a block overlaps that of the block before");
+        check(blocks[i].data_offset >= room_end,
+              "the room of a block overlaps that of the block before");
         const uint64_t room = block_bytes(uint64_t(blocks[i].rows) * blocks[i].cols * unit_bytes);
-        check(blocks[i].data_offset <= data.size() && room <= data.size() - blocks[i].data_offset, "data is too small");
+        check(blocks[i].data_offset <= data.size() && room <= data.size() - blocks[i].data_offset,
+              "data is too small");
         room_end = blocks[i].data_offset + room;
     }
 
@@ -147,8 +161,8 @@ std::tuple<uint64_t, Failures> encode_blocks_py(nb::handle matrix_object, uint32
     uint64_t total = 0;
     {
         nb::gil_scoped_release release;
-        encode_blocks({matrix.data(), unit_bytes, blocks, n_blocks, rows, data.data(), headers_out, statuses.data(), threads,
-                       scratch.get(), scratch_bytes},
+        encode_blocks({matrix.data(), unit_bytes, blocks, n_blocks, rows, data.data(), headers_out,
+                       statuses.data(), threads, scratch.get(), scratch_bytes},
                       {form_set, n_streams, verify});
         for (size_t i = 0; i < n_blocks; ++i) {  // close the gaps
             const uint64_t size = block_bytes(headers_out[i].payload_bytes);
@@ -159,8 +173,9 @@ std::tuple<uint64_t, Failures> encode_blocks_py(nb::handle matrix_object, uint32
     return {total, failures(statuses)};
 }
 
-Failures decode_blocks_py(nb::handle data_object, nb::handle headers_object, uint8_t family, nb::handle descriptors_object,
-                          nb::object row_index_object, nb::handle matrix_object, uint32_t unit_bytes, size_t threads) {
+Failures decode_blocks_py(nb::handle data_object, nb::handle headers_object, uint8_t family,
+                          nb::handle descriptors_object, nb::object row_index_object,
+                          nb::handle matrix_object, uint32_t unit_bytes, size_t threads) {
     const Buffer data(data_object, false);
     const Buffer headers(headers_object, false);
     const Buffer descriptors(descriptors_object, false);
@@ -174,7 +189,8 @@ Failures decode_blocks_py(nb::handle data_object, nb::handle headers_object, uin
     check_unit_bytes(unit_bytes);
     check_threads(threads);
     check(n_headers == n_blocks, "there are not as many headers as blocks");
-    const uint64_t max_units = check_matrix(blocks, n_blocks, rows, n_row_index, matrix.size(), unit_bytes);
+    const uint64_t max_units =
+        check_matrix(blocks, n_blocks, rows, n_row_index, matrix.size(), unit_bytes);
     for (size_t i = 0; i < n_blocks; ++i) {
         check(headers_in[i].payload_bytes <= MAX_BLOCK_BYTES, "a payload is too large");
         const uint64_t size = block_bytes(headers_in[i].payload_bytes) + READ_SLACK_BYTES;
@@ -188,8 +204,8 @@ Failures decode_blocks_py(nb::handle data_object, nb::handle headers_object, uin
     std::vector<Status> statuses(n_blocks);
     {
         nb::gil_scoped_release release;
-        decode_blocks({matrix.data(), unit_bytes, blocks, n_blocks, rows, data.data(), headers_in, statuses.data(), threads,
-                       scratch.get(), scratch_bytes},
+        decode_blocks({matrix.data(), unit_bytes, blocks, n_blocks, rows, data.data(), headers_in,
+                       statuses.data(), threads, scratch.get(), scratch_bytes},
                       family);
     }
     return failures(statuses);
@@ -235,29 +251,38 @@ nb::dict field_map(uint32_t form) {
 NB_MODULE(_core, m) {
     m.doc() = "The compiled core of wcodec; not a public interface.";
 
-    m.def("crc32", crc32_py, nb::arg("data"), nb::arg("start") = 0, nb::sig("def crc32(data: object, start: int = 0) -> int"),
+    m.def("crc32", crc32_py, nb::arg("data"), nb::arg("start") = 0,
+          nb::sig("def crc32(data: object, start: int = 0) -> int"),
           "CRC-32 (zlib's) of any buffer, continued from start.");
-    m.def("crc32_combine", crc32_combine, nb::arg("first"), nb::arg("second"), nb::arg("second_bytes"),
-          "CRC-32 of two byte strings one after the other, from theirs and the size of the second.");
-    m.def("encode_blocks", encode_blocks_py, nb::arg("matrix"), nb::arg("unit_bytes"), nb::arg("descriptors"),
-          nb::arg("row_index"), nb::arg("data"), nb::arg("headers"), nb::arg("form_set"), nb::arg("n_streams"),
-          nb::arg("verify"), nb::arg("threads"),
-          nb::sig("def encode_blocks(matrix: object, unit_bytes: int, descriptors: object, row_index: object, data: object, "
+    m.def(
+        "crc32_combine", crc32_combine, nb::arg("first"), nb::arg("second"),
+        nb::arg("second_bytes"),
+        "CRC-32 of two byte strings one after the other, from theirs and the size of the second.");
+    m.def("encode_blocks", encode_blocks_py, nb::arg("matrix"), nb::arg("unit_bytes"),
+          nb::arg("descriptors"), nb::arg("row_index"), nb::arg("data"), nb::arg("headers"),
+          nb::arg("form_set"), nb::arg("n_streams"), nb::arg("verify"), nb::arg("threads"),
+          nb::sig("def encode_blocks(matrix: object, unit_bytes: int, descriptors: object, "
+                  "row_index: object, data: object, "
                   "headers: object, form_set: int, n_streams: int, verify: bool, threads: int) -> "
                   "tuple[int, list[tuple[int, int]]]"),
-          "Encode blocks into data, back to back, and their headers into headers. Returns the size and the (block, status) of "
+          "Encode blocks into data, back to back, and their headers into headers. Returns the size "
+          "and the (block, status) of "
           "each failure.");
-    m.def("decode_blocks", decode_blocks_py, nb::arg("data"), nb::arg("headers"), nb::arg("family"), nb::arg("descriptors"),
-          nb::arg("row_index"), nb::arg("matrix"), nb::arg("unit_bytes"), nb::arg("threads"),
-          nb::sig("def decode_blocks(data: object, headers: object, family: int, descriptors: object, row_index: object, "
+    m.def("decode_blocks", decode_blocks_py, nb::arg("data"), nb::arg("headers"), nb::arg("family"),
+          nb::arg("descriptors"), nb::arg("row_index"), nb::arg("matrix"), nb::arg("unit_bytes"),
+          nb::arg("threads"),
+          nb::sig("def decode_blocks(data: object, headers: object, family: int, descriptors: "
+                  "object, row_index: object, "
                   "matrix: object, unit_bytes: int, threads: int) -> list[tuple[int, int]]"),
           "Check blocks and decode them into matrix. Returns the (block, status) of each failure.");
     m.def("backends", backends, "Names of the backends this machine can run, best first.");
-    m.def(
-        "backend", [] { return std::string(kernels().name); }, "Name of the backend in use.");
-    m.def("set_backend", set_backend, nb::arg("name"), "Use this backend from now on. Raises ValueError if there is none.");
-    m.def("status_text", status_text, nb::arg("status"), "What a status says, as the end of a sentence about a block.");
-    m.def("field_map", field_map, nb::arg("form"), "Facts of a field map of rans16 (1 to N_FORMS - 1).");
+    m.def("backend", [] { return std::string(kernels().name); }, "Name of the backend in use.");
+    m.def("set_backend", set_backend, nb::arg("name"),
+          "Use this backend from now on. Raises ValueError if there is none.");
+    m.def("status_text", status_text, nb::arg("status"),
+          "What a status says, as the end of a sentence about a block.");
+    m.def("field_map", field_map, nb::arg("form"),
+          "Facts of a field map of rans16 (1 to N_FORMS - 1).");
 
     const std::pair<const char*, uint64_t> constants[] = {
         {"CODING_RAW", CODING_RAW},

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Framing of blocks, raw and constant codings, and the payload of rans16: its parts in the order of docs/format.md section 8.
+// Framing of blocks, raw and constant codings, and the payload of rans16: its parts in the order of
+// docs/format.md section 8.
 #include "block.hpp"
 
 #include <algorithm>
@@ -19,10 +20,12 @@ uint64_t steps_of_stream(uint64_t n_steps, uint32_t n_streams, uint32_t s) {
 }
 
 uint64_t streams_offset(uint32_t n_symbols, uint32_t n_streams) {
-    return align_up(RANS16_HEAD_BYTES + STREAM_SIZES_BYTES * n_streams + table_bytes(n_symbols), BLOCK_ALIGNMENT);
+    return align_up(RANS16_HEAD_BYTES + STREAM_SIZES_BYTES * n_streams + table_bytes(n_symbols),
+                    BLOCK_ALIGNMENT);
 }
 
-// Copies `size` bytes and the zero bytes up to the next multiple of BLOCK_ALIGNMENT; returns the place behind them.
+// Copies `size` bytes and the zero bytes up to the next multiple of BLOCK_ALIGNMENT; returns the
+// place behind them.
 uint8_t* put_padded(uint8_t* to, const uint8_t* from, uint64_t size) {
     std::memcpy(to, from, size);
     const uint64_t padded = align_up(size, BLOCK_ALIGNMENT);
@@ -31,16 +34,19 @@ uint8_t* put_padded(uint8_t* to, const uint8_t* from, uint64_t size) {
 }
 
 void gather_rows(const BlockView& view, uint8_t* to) {
-    for (uint32_t r = 0; r < view.rows; ++r) std::memcpy(to + r * view.row_bytes(), view.row(r), view.row_bytes());
+    for (uint32_t r = 0; r < view.rows; ++r)
+        std::memcpy(to + r * view.row_bytes(), view.row(r), view.row_bytes());
 }
 
 void scatter_rows(const uint8_t* from, const BlockView& view) {
-    for (uint32_t r = 0; r < view.rows; ++r) std::memcpy(view.row(r), from + r * view.row_bytes(), view.row_bytes());
+    for (uint32_t r = 0; r < view.rows; ++r)
+        std::memcpy(view.row(r), from + r * view.row_bytes(), view.row_bytes());
 }
 
 bool rows_equal(const uint8_t* expected, const BlockView& view) {
     for (uint32_t r = 0; r < view.rows; ++r)
-        if (std::memcmp(view.row(r), expected + r * view.row_bytes(), view.row_bytes()) != 0) return false;
+        if (std::memcmp(view.row(r), expected + r * view.row_bytes(), view.row_bytes()) != 0)
+            return false;
     return true;
 }
 
@@ -59,9 +65,11 @@ void fill_rows(const uint8_t* unit, const BlockView& view) {
 
 void seal(uint8_t* block, BlockHeader& header) {
     const uint64_t padded = align_up(header.payload_bytes, BLOCK_ALIGNMENT);
-    std::memset(block + BLOCK_HEADER_BYTES + header.payload_bytes, 0, padded - header.payload_bytes);
+    std::memset(block + BLOCK_HEADER_BYTES + header.payload_bytes, 0,
+                padded - header.payload_bytes);
     std::memcpy(block, &header, sizeof header);
-    header.crc = kernels().crc32(block + sizeof header.crc, BLOCK_HEADER_BYTES - sizeof header.crc + padded, 0);
+    header.crc = kernels().crc32(block + sizeof header.crc,
+                                 BLOCK_HEADER_BYTES - sizeof header.crc + padded, 0);
     std::memcpy(block, &header.crc, sizeof header.crc);
 }
 
@@ -69,7 +77,8 @@ void seal(uint8_t* block, BlockHeader& header) {
 
 // Parts of the encoder's scratch memory, for up to n units each.
 struct EncodeScratch {
-    uint8_t* words;  // the block's units, when they are not contiguous; then what verification decodes
+    uint8_t*
+        words;  // the block's units, when they are not contiguous; then what verification decodes
     uint16_t* values;
     uint8_t* bytes;
     uint8_t* escapes;  // high bytes and, n further on, low bytes
@@ -103,20 +112,24 @@ FormChoice choose_form(const Survey& survey, uint64_t n_units, uint32_t w, uint3
     }
     for (uint32_t form = 1; form < N_FORMS; ++form) {
         const FieldMap& map = FIELD_MAPS[form];
-        if (!(form_set >> form & 1) || map.unit_bytes != w || map.zero_bits != most_zero_bits) continue;
+        if (!(form_set >> form & 1) || map.unit_bytes != w || map.zero_bits != most_zero_bits)
+            continue;
         uint32_t counts[N_CODES] = {};
-        for (uint32_t code = 0; code < N_CODES; ++code) counts[code & (map.value_mask >> CODE_SHIFT)] += survey.counts[code];
+        for (uint32_t code = 0; code < N_CODES; ++code)
+            counts[code & (map.value_mask >> CODE_SHIFT)] += survey.counts[code];
         FormChoice choice{static_cast<Form>(form), 0, {}};
         build_frequency_table(counts, n_units, map, choice.table);
-        choice.cost = coded_cost(counts, map, choice.table) + n_units * step_raw_bytes(map) * 8 / LANES * COST_UNIT;
+        choice.cost = coded_cost(counts, map, choice.table) +
+                      n_units * step_raw_bytes(map) * 8 / LANES * COST_UNIT;
         if (choice.cost < best.cost) best = choice;
     }
     return best;
 }
 
 // Write a rans16 payload; 0 if it would not be smaller than the units themselves.
-uint64_t encode_rans16(const uint8_t* words, uint64_t n, uint32_t w, const EncodeOptions& options, const EncodeScratch& scratch,
-                       const Survey& survey, uint8_t* payload, Form& form) {
+uint64_t encode_rans16(const uint8_t* words, uint64_t n, uint32_t w, const EncodeOptions& options,
+                       const EncodeScratch& scratch, const Survey& survey, uint8_t* payload,
+                       Form& form) {
     const uint64_t n_steps = n / LANES;
     if (n_steps < options.n_streams) return 0;
     const FormChoice choice = choose_form(survey, n, w, options.form_set);
@@ -165,11 +178,13 @@ uint64_t encode_rans16(const uint8_t* words, uint64_t n, uint32_t w, const Encod
     to = streams_at;
     for (uint32_t s = 0; s < options.n_streams; ++s) {
         std::memcpy(to, streams[s].states, STATES_BYTES);
-        to = put_padded(to + STATES_BYTES, streams[s].bytes_end - streams[s].n_bytes, streams[s].n_bytes);
+        to = put_padded(to + STATES_BYTES, streams[s].bytes_end - streams[s].n_bytes,
+                        streams[s].n_bytes);
     }
     for (uint32_t s = 0; s < options.n_streams; ++s) {
         const uint64_t size = streams[s].n_escapes;
-        if (map.n_escape_lists == 2) std::memmove(streams[s].escapes_high + size, streams[s].escapes_low, size);
+        if (map.n_escape_lists == 2)
+            std::memmove(streams[s].escapes_high + size, streams[s].escapes_low, size);
         to = put_padded(to, streams[s].escapes_high, size * map.n_escape_lists);
     }
     std::memcpy(to, scratch.raw, raw_bytes);
@@ -186,10 +201,10 @@ struct Rans16Payload {
     const uint8_t* tail;
 };
 
-// Find and check the parts of a payload. Everything in it is untrusted; each size is bounded by the number of units (at most 2^24)
-// before it is added up, so that no sum overflows.
-Status parse_rans16(const uint8_t* payload, uint64_t payload_bytes, Form form, uint32_t n_streams, uint64_t n,
-                    Rans16Payload& parsed) {
+// Find and check the parts of a payload. Everything in it is untrusted; each size is bounded by the
+// number of units (at most 2^24) before it is added up, so that no sum overflows.
+Status parse_rans16(const uint8_t* payload, uint64_t payload_bytes, Form form, uint32_t n_streams,
+                    uint64_t n, Rans16Payload& parsed) {
     const FieldMap& map = FIELD_MAPS[form];
     const uint64_t sizes_end = RANS16_HEAD_BYTES + uint64_t(STREAM_SIZES_BYTES) * n_streams;
     if (payload_bytes < sizes_end) return Status::BAD_PAYLOAD_BYTES;
@@ -204,12 +219,15 @@ Status parse_rans16(const uint8_t* payload, uint64_t payload_bytes, Form form, u
     uint64_t first_step = 0;
     for (uint32_t s = 0; s < n_streams; ++s) {
         DecodeStream& stream = parsed.streams[s];
-        const uint64_t stream_bytes = read_as<uint32_t>(payload + RANS16_HEAD_BYTES + STREAM_SIZES_BYTES * s);
-        stream.n_escapes = read_as<uint32_t>(payload + RANS16_HEAD_BYTES + STREAM_SIZES_BYTES * s + 4);
+        const uint64_t stream_bytes =
+            read_as<uint32_t>(payload + RANS16_HEAD_BYTES + STREAM_SIZES_BYTES * s);
+        stream.n_escapes =
+            read_as<uint32_t>(payload + RANS16_HEAD_BYTES + STREAM_SIZES_BYTES * s + 4);
         stream.first_step = first_step;
         stream.n_steps = steps_of_stream(n_steps, n_streams, s);
         first_step += stream.n_steps;
-        if (stream_bytes > stream.n_steps * LANES || stream.n_escapes > stream.n_steps * LANES) return Status::BAD_STREAM_SIZE;
+        if (stream_bytes > stream.n_steps * LANES || stream.n_escapes > stream.n_steps * LANES)
+            return Status::BAD_STREAM_SIZE;
         if (escape == NO_ESCAPE && stream.n_escapes != 0) return Status::BAD_STREAM_SIZE;
         stream.states = payload + total;
         stream.bytes = stream.states + STATES_BYTES;
@@ -227,44 +245,53 @@ Status parse_rans16(const uint8_t* payload, uint64_t payload_bytes, Form form, u
     if (total != payload_bytes) return Status::BAD_PAYLOAD_BYTES;
 
     // From here on every part lies inside the payload.
-    const Status status = read_frequency_table(payload + sizes_end, n_symbols, escape, map, parsed.table);
+    const Status status =
+        read_frequency_table(payload + sizes_end, n_symbols, escape, map, parsed.table);
     if (status != Status::OK) return status;
     bool padding_zero = all_zero(payload + sizes_end + table_bytes(n_symbols), payload + at);
     for (uint32_t s = 0; s < n_streams; ++s) {
         const DecodeStream& stream = parsed.streams[s];
         const uint64_t stream_bytes = static_cast<uint64_t>(stream.bytes_end - stream.bytes);
-        padding_zero &= all_zero(stream.bytes_end, stream.bytes + align_up(stream_bytes, BLOCK_ALIGNMENT));
+        padding_zero &=
+            all_zero(stream.bytes_end, stream.bytes + align_up(stream_bytes, BLOCK_ALIGNMENT));
         const uint64_t escape_bytes = stream.n_escapes * map.n_escape_lists;
-        padding_zero &= all_zero(stream.escapes + escape_bytes, stream.escapes + align_up(escape_bytes, BLOCK_ALIGNMENT));
+        padding_zero &= all_zero(stream.escapes + escape_bytes,
+                                 stream.escapes + align_up(escape_bytes, BLOCK_ALIGNMENT));
     }
     return padding_zero ? Status::OK : Status::PADDING_NOT_ZERO;
 }
 
-Status decode_rans16(const uint8_t* payload, const BlockHeader& header, const BlockView& view, uint8_t* scratch) {
+Status decode_rans16(const uint8_t* payload, const BlockHeader& header, const BlockView& view,
+                     uint8_t* scratch) {
     if (header.form == FORM_NONE || header.form >= N_FORMS) return Status::BAD_FORM;
     const Form form = static_cast<Form>(header.form);
     if (FIELD_MAPS[form].unit_bytes != view.unit_bytes) return Status::BAD_FORM;
-    if (header.n_streams != 1 && header.n_streams != 2 && header.n_streams != 4) return Status::BAD_N_STREAMS;
+    if (header.n_streams != 1 && header.n_streams != 2 && header.n_streams != 4)
+        return Status::BAD_N_STREAMS;
 
     const uint64_t n = view.n_units();
     Rans16Payload parsed;
-    const Status status = parse_rans16(payload, header.payload_bytes, form, header.n_streams, n, parsed);
+    const Status status =
+        parse_rans16(payload, header.payload_bytes, form, header.n_streams, n, parsed);
     if (status != Status::OK) return status;
 
-    // Steps are written in place where each lies within one row: in contiguous blocks, and in those of a width that is a multiple of
-    // 128. Others (a ragged last column band, rows sorted into groups) go through scratch memory.
+    // Steps are written in place where each lies within one row: in contiguous blocks, and in those
+    // of a width that is a multiple of 128. Others (a ragged last column band, rows sorted into
+    // groups) go through scratch memory.
     const uint64_t n_steps = n / LANES;
     const bool in_place = view.contiguous() || (!view.row_index && view.cols % LANES == 0);
     StepTarget target{in_place ? view.base : scratch, 0, std::max<uint64_t>(n_steps, 1)};
     if (in_place && !view.contiguous()) target = {view.base, view.row_stride, view.cols / LANES};
-    kernels().decode_streams(form, parsed.table, parsed.streams, header.n_streams, parsed.raw, target);
+    kernels().decode_streams(form, parsed.table, parsed.streams, header.n_streams, parsed.raw,
+                             target);
     for (uint32_t s = 0; s < header.n_streams; ++s) {
         if (!parsed.streams[s].consumed) return Status::STREAM_NOT_CONSUMED;
         if (!parsed.streams[s].final_states) return Status::BAD_FINAL_STATE;
     }
     // Strided blocks in place have no tail: their width is a multiple of 128.
     if (n % LANES != 0)
-        std::memcpy(target.base + n_steps * LANES * view.unit_bytes, parsed.tail, n % LANES * view.unit_bytes);
+        std::memcpy(target.base + n_steps * LANES * view.unit_bytes, parsed.tail,
+                    n % LANES * view.unit_bytes);
     if (!in_place) scatter_rows(scratch, view);
     return Status::OK;
 }
@@ -273,13 +300,16 @@ Status decode_rans16(const uint8_t* payload, const BlockHeader& header, const Bl
 
 size_t encode_scratch_bytes(uint64_t max_units, uint32_t unit_bytes) {
     const uint64_t units = align_up(max_units * unit_bytes, 64);
-    return units + align_up(2 * max_units, 64) + align_up(max_units, 64) + align_up(2 * max_units, 64) + 2 * units +
-           decode_scratch_bytes(max_units, unit_bytes);
+    return units + align_up(2 * max_units, 64) + align_up(max_units, 64) +
+           align_up(2 * max_units, 64) + 2 * units + decode_scratch_bytes(max_units, unit_bytes);
 }
 
-size_t decode_scratch_bytes(uint64_t max_units, uint32_t unit_bytes) { return align_up(max_units * unit_bytes, 64); }
+size_t decode_scratch_bytes(uint64_t max_units, uint32_t unit_bytes) {
+    return align_up(max_units * unit_bytes, 64);
+}
 
-Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t* scratch, uint8_t* to, BlockHeader& header) {
+Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t* scratch,
+                    uint8_t* to, BlockHeader& header) {
     const uint64_t n = view.n_units();
     const uint32_t w = view.unit_bytes;
     const EncodeScratch parts(scratch, n, w);
@@ -317,20 +347,24 @@ Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t
     return rows_equal(parts.verify, view) ? Status::OK : Status::VERIFY_FAILED;
 }
 
-Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t family, const BlockView& view, uint8_t* scratch) {
+Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t family,
+                    const BlockView& view, uint8_t* scratch) {
     if (std::memcmp(from, &header, sizeof header) != 0) return Status::HEADER_MISMATCH;
     const uint8_t* payload = from + BLOCK_HEADER_BYTES;
     const uint64_t padded = align_up(header.payload_bytes, BLOCK_ALIGNMENT);
-    const uint32_t crc = kernels().crc32(from + sizeof header.crc, BLOCK_HEADER_BYTES - sizeof header.crc + padded, 0);
+    const uint32_t crc = kernels().crc32(from + sizeof header.crc,
+                                         BLOCK_HEADER_BYTES - sizeof header.crc + padded, 0);
     if (crc != header.crc) return Status::CRC_MISMATCH;
     if (header.reserved != 0) return Status::RESERVED_NOT_ZERO;
-    if (!all_zero(payload + header.payload_bytes, payload + padded)) return Status::PADDING_NOT_ZERO;
+    if (!all_zero(payload + header.payload_bytes, payload + padded))
+        return Status::PADDING_NOT_ZERO;
 
     if (header.coding == family && (family == CODING_LZ || family == CODING_ROW_GROUPS)) {
         if (header.form > 1) return Status::BAD_FORM;
         return header.n_streams == 0 ? Status::OK : Status::BAD_N_STREAMS;
     }
-    if (header.coding == CODING_RANS16 && family == CODING_RANS16) return decode_rans16(payload, header, view, scratch);
+    if (header.coding == CODING_RANS16 && family == CODING_RANS16)
+        return decode_rans16(payload, header, view, scratch);
     if (header.coding != CODING_RAW && header.coding != CODING_CONSTANT) return Status::BAD_CODING;
     if (header.form != 0) return Status::BAD_FORM;
     if (header.n_streams != 0) return Status::BAD_N_STREAMS;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One block: from units in a matrix to the bytes of a file (header, payload, padding) and back. Here sizes and tables are checked;
-// the kernels below only compute. lz and row-group blocks are framed and checked here, and their zstd frames coded by Python.
+// One block: from units in a matrix to the bytes of a file (header, payload, padding) and back.
+// Here sizes and tables are checked; the kernels below only compute. lz and row-group blocks are
+// framed and checked here, and their zstd frames coded by Python.
 #pragma once
 
 #include <cstddef>
@@ -51,15 +52,20 @@ struct EncodeOptions {
     bool verify;         // decode each block again and compare
 };
 
-// Working memory of one thread for blocks of up to max_units units; allocated by the caller of the entries below.
+// Working memory of one thread for blocks of up to max_units units; allocated by the caller of the
+// entries below.
 size_t encode_scratch_bytes(uint64_t max_units, uint32_t unit_bytes);
 size_t decode_scratch_bytes(uint64_t max_units, uint32_t unit_bytes);
 
-// Write the block to `to`, which has room for block_bytes(view.n_bytes()) bytes, and its header to `header`.
-Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t* scratch, uint8_t* to, BlockHeader& header);
+// Write the block to `to`, which has room for block_bytes(view.n_bytes()) bytes, and its header to
+// `header`.
+Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t* scratch,
+                    uint8_t* to, BlockHeader& header);
 
-// Check the block at `from` against its header in the directory and write its units. `family` is the coding allowed beside
-// raw and constant. Blocks of coding lz or row groups are checked only. READ_SLACK_BYTES behind the block must be readable.
-Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t family, const BlockView& view, uint8_t* scratch);
+// Check the block at `from` against its header in the directory and write its units. `family` is
+// the coding allowed beside raw and constant. Blocks of coding lz or row groups are checked only.
+// READ_SLACK_BYTES behind the block must be readable.
+Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t family,
+                    const BlockView& view, uint8_t* scratch);
 
 }  // namespace wcodec

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Unaligned little-endian reads and writes, and alignment. The host is little-endian; a big-endian one does not compile.
+// Unaligned little-endian reads and writes, and alignment. The host is little-endian; a big-endian
+// one does not compile.
 #pragma once
 
 #include <bit>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// CRC-32, eight bytes a turn (slicing by 8: Kounavis and Berry, "A Systematic Approach to Building High Performance
-// Software-Based CRC Generators", 2005), and the combination of two CRCs by multiplication with x^(8 n) modulo the polynomial.
+// CRC-32, eight bytes a turn (slicing by 8: Kounavis and Berry, "A Systematic Approach to Building
+// High Performance Software-Based CRC Generators", 2005), and the combination of two CRCs by
+// multiplication with x^(8 n) modulo the polynomial.
 #include "crc32.hpp"
 
 #include <array>
@@ -48,8 +49,8 @@ uint32_t crc32_scalar(const uint8_t* data, size_t size, uint32_t start) {
     for (; size >= 8; data += 8, size -= 8) {
         const uint64_t word = read_as<uint64_t>(data) ^ crc;
         crc = TABLES[7][word & 0xFF] ^ TABLES[6][word >> 8 & 0xFF] ^ TABLES[5][word >> 16 & 0xFF] ^
-              TABLES[4][word >> 24 & 0xFF] ^ TABLES[3][word >> 32 & 0xFF] ^ TABLES[2][word >> 40 & 0xFF] ^
-              TABLES[1][word >> 48 & 0xFF] ^ TABLES[0][word >> 56];
+              TABLES[4][word >> 24 & 0xFF] ^ TABLES[3][word >> 32 & 0xFF] ^
+              TABLES[2][word >> 40 & 0xFF] ^ TABLES[1][word >> 48 & 0xFF] ^ TABLES[0][word >> 56];
     }
     for (; size > 0; ++data, --size) crc = (crc >> 8) ^ TABLES[0][(crc ^ *data) & 0xFF];
     return ~crc;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which backend runs: the list, best first, and the choice. bindings.cpp chooses once at import (WCODEC_BACKEND, else the first).
+// Which backend runs: the list, best first, and the choice. bindings.cpp chooses once at import
+// (WCODEC_BACKEND, else the first).
 #include <atomic>
 #include <cstring>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Building, writing and reading frequency tables. Costs are integers (2^-16 bit), so every machine builds the same table.
+// Building, writing and reading frequency tables. Costs are integers (2^-16 bit), so every machine
+// builds the same table.
 #include "frequency_table.hpp"
 
 #include <algorithm>
@@ -12,7 +13,8 @@
 namespace wcodec {
 namespace {
 
-// log2(n) in 2^-16 for n = 1..256, truncated: whole part by shifting, then one bit a squaring of the mantissa in [1, 2).
+// log2(n) in 2^-16 for n = 1..256, truncated: whole part by shifting, then one bit a squaring of
+// the mantissa in [1, 2).
 constexpr uint32_t log2_q16(uint32_t n) {
     uint32_t whole = 0;
     while ((n >> whole) > 1) ++whole;
@@ -38,12 +40,14 @@ constexpr std::array<uint32_t, SCALE + 1> make_log2_table() {
 constexpr std::array<uint32_t, SCALE + 1> LOG2 = make_log2_table();
 static_assert(LOG2[256] == 8 << 16 && LOG2[1] == 0 && LOG2[3] == 103872);  // log2(3) = 1.58496
 
-// A symbol of its own takes one of 256 slots from all others, which costs n_units * log2(256 / 255) = 0.00565 bit a unit. As an
-// escape each occurrence costs 8 bits a list on top of its share. So a symbol pays from count = n_units / (1416 * lists) on.
+// A symbol of its own takes one of 256 slots from all others, which costs n_units * log2(256 / 255)
+// = 0.00565 bit a unit. As an escape each occurrence costs 8 bits a list on top of its share. So a
+// symbol pays from count = n_units / (1416 * lists) on.
 constexpr uint64_t WORTH_A_SYMBOL = 1416;
 
-// Distribute SCALE over the symbols so that the sum of count * log2(frequency) is greatest: start below the share and give the rest
-// away one by one where it gains most (each gain falls as a frequency grows, so greedy is exact).
+// Distribute SCALE over the symbols so that the sum of count * log2(frequency) is greatest: start
+// below the share and give the rest away one by one where it gains most (each gain falls as a
+// frequency grows, so greedy is exact).
 void normalise(const uint64_t* counts, uint32_t n, uint64_t total, uint8_t* frequency) {
     uint32_t used = 0;
     for (uint32_t i = 0; i < n; ++i) {
@@ -64,7 +68,8 @@ void normalise(const uint64_t* counts, uint32_t n, uint64_t total, uint8_t* freq
         ++frequency[best];
         ++used;
     }
-    while (used > SCALE) {  // only the raised zeros can bring the sum above SCALE, and then some frequency is above 1
+    while (used > SCALE) {  // only the raised zeros can bring the sum above SCALE, and then some
+                            // frequency is above 1
         uint32_t best = 0;
         uint64_t least_loss = UINT64_MAX;
         for (uint32_t i = 0; i < n; ++i) {
@@ -82,7 +87,8 @@ void normalise(const uint64_t* counts, uint32_t n, uint64_t total, uint8_t* freq
 
 }  // namespace
 
-void build_frequency_table(const uint32_t* counts, uint64_t n_units, const FieldMap& map, FrequencyTable& table) {
+void build_frequency_table(const uint32_t* counts, uint64_t n_units, const FieldMap& map,
+                           FrequencyTable& table) {
     uint16_t candidates[N_CODES];  // codes worth a symbol, ascending
     uint32_t n_candidates = 0;
     uint32_t n_rare = 0;
@@ -103,7 +109,8 @@ void build_frequency_table(const uint32_t* counts, uint64_t n_units, const Field
         candidates[at] = static_cast<uint16_t>(last_rare);
         n_rare = 0;
     }
-    if (n_candidates > MAX_SYMBOLS - 1) {  // the 63 most frequent ones; equal counts: the lower codes
+    if (n_candidates >
+        MAX_SYMBOLS - 1) {  // the 63 most frequent ones; equal counts: the lower codes
         std::stable_sort(candidates, candidates + n_candidates,
                          [&](uint16_t a, uint16_t b) { return counts[a] > counts[b]; });
         n_rare += n_candidates - (MAX_SYMBOLS - 1);
@@ -120,7 +127,9 @@ void build_frequency_table(const uint32_t* counts, uint64_t n_units, const Field
     }
     table.n_symbols = n_candidates;
     table.escape = NO_ESCAPE;
-    if (n_rare > 0 || n_candidates < MIN_SYMBOLS) {  // the escape is also the unused second symbol of one-symbol data
+    if (n_rare > 0 ||
+        n_candidates <
+            MIN_SYMBOLS) {  // the escape is also the unused second symbol of one-symbol data
         kept[n_candidates] = n_escapes;
         table.value[n_candidates] = 0;
         table.escape = n_candidates;
@@ -141,7 +150,8 @@ uint64_t coded_cost(const uint32_t* counts, const FieldMap& map, const Frequency
         n_escapes -= count;
     }
     if (table.escape != NO_ESCAPE)
-        cost += n_escapes * (LOG2[SCALE] - LOG2[table.frequency[table.escape]] + map.n_escape_lists * 8 * COST_UNIT);
+        cost += n_escapes * (LOG2[SCALE] - LOG2[table.frequency[table.escape]] +
+                             map.n_escape_lists * 8 * COST_UNIT);
     return cost;
 }
 
@@ -152,8 +162,8 @@ void write_frequency_table(const FrequencyTable& table, uint8_t* to) {
     std::memcpy(to + n + n % 2, table.value, 2 * n);
 }
 
-Status read_frequency_table(const uint8_t* from, uint32_t n_symbols, uint32_t escape, const FieldMap& map,
-                            FrequencyTable& table) {
+Status read_frequency_table(const uint8_t* from, uint32_t n_symbols, uint32_t escape,
+                            const FieldMap& map, FrequencyTable& table) {
     if (n_symbols < MIN_SYMBOLS || n_symbols > MAX_SYMBOLS) return Status::BAD_FREQUENCY_TABLE;
     if (escape != NO_ESCAPE && escape != n_symbols - 1) return Status::BAD_FREQUENCY_TABLE;
     table.n_symbols = n_symbols;
@@ -182,7 +192,8 @@ void build_decode_table(const FrequencyTable& table, DecodeTable& decode) {
     for (uint32_t i = 0; i < table.n_symbols; ++i) {
         const uint32_t escape = i == table.escape ? ENTRY_ESCAPE : 0;
         for (uint32_t bias = 0; bias < table.frequency[i]; ++bias)
-            decode.entry[slot++] = table.frequency[i] | bias << 8 | uint32_t(table.value[i]) << 16 | escape;
+            decode.entry[slot++] =
+                table.frequency[i] | bias << 8 | uint32_t(table.value[i]) << 16 | escape;
     }
 }
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The kernels of a backend: one table of function pointers each, the same names and contracts for all. The scalar table is the
-// reference; every other backend must produce the same bytes, both ways.
+// The kernels of a backend: one table of function pointers each, the same names and contracts for
+// all. The scalar table is the reference; every other backend must produce the same bytes, both
+// ways.
 //
-// A kernel neither allocates nor fails. Its caller (block.cpp) has checked every size and table; what a hostile stream can
-// still do is ask for bytes or escapes that are not there, and then kernels clamp and report.
+// A kernel neither allocates nor fails. Its caller (block.cpp) has checked every size and table;
+// what a hostile stream can still do is ask for bytes or escapes that are not there, and then
+// kernels clamp and report.
 #pragma once
 
 #include <cstddef>
@@ -15,8 +17,8 @@
 
 namespace wcodec {
 
-// Where the words of a step go: step i starts at base + (i / steps_per_row) * row_stride + (i % steps_per_row) * 128 w.
-// A block whose units are contiguous has one row.
+// Where the words of a step go: step i starts at base + (i / steps_per_row) * row_stride + (i %
+// steps_per_row) * 128 w. A block whose units are contiguous has one row.
 struct StepTarget {
     uint8_t* base;
     uint64_t row_stride;
@@ -39,8 +41,8 @@ struct DecodeStream {
 struct EncodeStream {
     const uint16_t* values;  // 128 n_steps, in lane order
     uint64_t n_steps;
-    uint8_t* states;     // STATES_BYTES
-    uint8_t* bytes_end;  // bytes are written backwards from here; at most 128 n_steps
+    uint8_t* states;        // STATES_BYTES
+    uint8_t* bytes_end;     // bytes are written backwards from here; at most 128 n_steps
     uint8_t* escapes_high;  // room for 128 n_steps entries; maps with one list use only this one
     uint8_t* escapes_low;
     // Results.
@@ -52,7 +54,8 @@ struct EncodeStream {
 struct Survey {
     uint32_t any;              // OR of all words
     bool constant;             // all words are equal
-    uint32_t counts[N_CODES];  // of top >> CODE_SHIFT & 0x1FF, where top is the 16-bit word or the upper half of a 32-bit one
+    uint32_t counts[N_CODES];  // of top >> CODE_SHIFT & 0x1FF, where top is the 16-bit word or the
+                               // upper half of a 32-bit one
 };
 
 struct Kernels {
@@ -60,11 +63,13 @@ struct Kernels {
     uint32_t (*crc32)(const uint8_t* data, size_t size, uint32_t start);
     // w = 2 or 4 bytes a word; n > 0.
     void (*survey_words)(const uint8_t* words, size_t n, uint32_t w, Survey& survey);
-    void (*split_steps)(Form form, const uint8_t* words, size_t n_steps, uint16_t* values, uint8_t* raw);
+    void (*split_steps)(Form form, const uint8_t* words, size_t n_steps, uint16_t* values,
+                        uint8_t* raw);
     void (*encode_stream)(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream);
-    // `raw` holds the raw fields of all steps of the block. READ_SLACK_BYTES behind the block are readable.
-    void (*decode_streams)(Form form, const FrequencyTable& table, DecodeStream* streams, uint32_t n_streams, const uint8_t* raw,
-                           const StepTarget& target);
+    // `raw` holds the raw fields of all steps of the block. READ_SLACK_BYTES behind the block are
+    // readable.
+    void (*decode_streams)(Form form, const FrequencyTable& table, DecodeStream* streams,
+                           uint32_t n_streams, const uint8_t* raw, const StepTarget& target);
 };
 
 extern const Kernels SCALAR_KERNELS;

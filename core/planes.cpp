@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The reference for splitting and joining words. "top" is the word itself (w = 2) or its upper half (w = 4): the half
-// with sign, exponent and first mantissa bits, treated alike for bf16 and fp32.
+// The reference for splitting and joining words. "top" is the word itself (w = 2) or its upper half
+// (w = 4): the half with sign, exponent and first mantissa bits, treated alike for bf16 and fp32.
 #include "planes.hpp"
 
 #include <array>
@@ -11,14 +11,16 @@
 namespace wcodec {
 namespace {
 
-// LANE_OF[e]: the lane of unit e of a group, order "U": p = 16 q + (16 / w) k + j, e = (64 / w) k + (16 / w) q + j.
+// LANE_OF[e]: the lane of unit e of a group, order "U": p = 16 q + (16 / w) k + j, e = (64 / w) k +
+// (16 / w) q + j.
 template <unsigned w>
 constexpr std::array<uint8_t, GROUP_LANES> make_lane_of() {
     std::array<uint8_t, GROUP_LANES> lane_of{};
     for (unsigned q = 0; q < 4; ++q)
         for (unsigned k = 0; k < w; ++k)
             for (unsigned j = 0; j < 16 / w; ++j)
-                lane_of[64 / w * k + 16 / w * q + j] = static_cast<uint8_t>(16 * q + 16 / w * k + j);
+                lane_of[64 / w * k + 16 / w * q + j] =
+                    static_cast<uint8_t>(16 * q + 16 / w * k + j);
     return lane_of;
 }
 
@@ -26,7 +28,8 @@ template <unsigned w>
 constexpr std::array<uint8_t, GROUP_LANES> LANE_OF = make_lane_of<w>();
 static_assert(LANE_OF<2>[32] == 8 && LANE_OF<4>[16] == 4);
 
-// Fields of `bits` bits, lane l at bits bits * l of a little-endian bit string: eight lanes make `bits` whole bytes.
+// Fields of `bits` bits, lane l at bits bits * l of a little-endian bit string: eight lanes make
+// `bits` whole bytes.
 template <unsigned bits>
 void pack_field(const uint8_t* fields, uint8_t* to) {
     for (uint32_t lane = 0; lane < LANES; lane += 8, to += bits) {
@@ -41,7 +44,8 @@ void unpack_field(const uint8_t* from, uint8_t* fields) {
     for (uint32_t lane = 0; lane < LANES; lane += 8, from += bits) {
         uint64_t string = 0;
         std::memcpy(&string, from, bits);
-        for (uint32_t i = 0; i < 8; ++i) fields[lane + i] = (string >> (bits * i)) & ((1u << bits) - 1);
+        for (uint32_t i = 0; i < 8; ++i)
+            fields[lane + i] = (string >> (bits * i)) & ((1u << bits) - 1);
     }
 }
 
@@ -61,9 +65,10 @@ void unpack_f2(const uint8_t* from, uint8_t* fields) {
 }
 
 struct StepFields {
-    uint8_t top[LANES];   // sign and mantissa bits of the top half: P8 or F7
-    uint8_t mid[LANES];   // bits 15..8 of a 4-byte word (P8), or its bits 15..13 (F3), or bits 8..7 of fp16 (F2)
-    uint8_t low[LANES];   // bits 7..0 of a 4-byte word (P8)
+    uint8_t top[LANES];  // sign and mantissa bits of the top half: P8 or F7
+    uint8_t mid[LANES];  // bits 15..8 of a 4-byte word (P8), or its bits 15..13 (F3), or bits 8..7
+                         // of fp16 (F2)
+    uint8_t low[LANES];  // bits 7..0 of a 4-byte word (P8)
 };
 
 template <Form form>
@@ -86,8 +91,10 @@ void split_step(const uint8_t* words, uint16_t* values, uint8_t* raw) {
             }
         }
         values[lane] = static_cast<uint16_t>(top & map.value_mask);
-        if constexpr (map.top_field == P8_BYTES) fields.top[lane] = (top >> 8 & 0x80) | (top & 0x7F);
-        if constexpr (map.top_field == F7_BYTES) fields.top[lane] = (top >> 9 & 0x40) | (top & 0x3F);
+        if constexpr (map.top_field == P8_BYTES)
+            fields.top[lane] = (top >> 8 & 0x80) | (top & 0x7F);
+        if constexpr (map.top_field == F7_BYTES)
+            fields.top[lane] = (top >> 9 & 0x40) | (top & 0x3F);
     }
 
     if constexpr (map.top_field == P8_BYTES) std::memcpy(raw, fields.top, P8_BYTES);
@@ -118,15 +125,18 @@ void join_step(const uint16_t* values, const uint8_t* raw, uint8_t* words) {
     for (uint32_t i = 0; i < LANES; ++i) {
         const uint32_t lane = (i & ~(GROUP_LANES - 1)) + LANE_OF<map.unit_bytes>[i % GROUP_LANES];
         uint32_t top = values[lane];
-        if constexpr (map.top_field == P8_BYTES) top |= (fields.top[lane] & 0x80) << 8 | (fields.top[lane] & 0x7F);
-        if constexpr (map.top_field == F7_BYTES) top |= (fields.top[lane] & 0x40) << 9 | (fields.top[lane] & 0x3F);
+        if constexpr (map.top_field == P8_BYTES)
+            top |= (fields.top[lane] & 0x80) << 8 | (fields.top[lane] & 0x7F);
+        if constexpr (map.top_field == F7_BYTES)
+            top |= (fields.top[lane] & 0x40) << 9 | (fields.top[lane] & 0x3F);
         if constexpr (map.unit_bytes == 2) {
             if constexpr (map.low_fields == F2_BYTES) top |= fields.mid[lane] << 7;
             write_as(words + 2 * i, static_cast<uint16_t>(top));
         } else {
             uint32_t word = top << 16;
             if constexpr (map.low_fields == F3_BYTES) word |= uint32_t(fields.mid[lane]) << 13;
-            if constexpr (map.low_fields == 2 * P8_BYTES) word |= uint32_t(fields.mid[lane]) << 8 | fields.low[lane];
+            if constexpr (map.low_fields == 2 * P8_BYTES)
+                word |= uint32_t(fields.mid[lane]) << 8 | fields.low[lane];
             write_as(words + 4 * i, word);
         }
     }
@@ -163,7 +173,8 @@ constexpr JoinStep JOIN_STEP[N_FORMS] = {
 
 }  // namespace
 
-void split_steps_scalar(Form form, const uint8_t* words, size_t n_steps, uint16_t* values, uint8_t* raw) {
+void split_steps_scalar(Form form, const uint8_t* words, size_t n_steps, uint16_t* values,
+                        uint8_t* raw) {
     const FieldMap& map = FIELD_MAPS[form];
     for (size_t step = 0; step < n_steps; ++step) {
         SPLIT_STEP[form](words, values, raw);

@@ -29,7 +29,9 @@ struct Job {
              index = next.fetch_add(1, std::memory_order_relaxed))
             task(context, index, slot);
     }
-    bool wants_help() const { return n_helpers < max_helpers && next.load(std::memory_order_relaxed) < n_tasks; }
+    bool wants_help() const {
+        return n_helpers < max_helpers && next.load(std::memory_order_relaxed) < n_tasks;
+    }
 };
 
 // Never destroyed: workers may be asleep in it when the interpreter ends.
@@ -60,7 +62,8 @@ private:
     }
 
     Job* find_job() {
-        const auto found = std::find_if(jobs_.begin(), jobs_.end(), [](Job* job) { return job->wants_help(); });
+        const auto found =
+            std::find_if(jobs_.begin(), jobs_.end(), [](Job* job) { return job->wants_help(); });
         return found == jobs_.end() ? nullptr : *found;
     }
 
@@ -91,7 +94,8 @@ Pool& pool() {
     static std::once_flag once;
     std::call_once(once, [] {
         current_pool = new Pool;
-        // The child of a fork has none of the workers, and may have copied a locked mutex: it starts afresh.
+        // The child of a fork has none of the workers, and may have copied a locked mutex: it
+        // starts afresh.
         pthread_atfork(nullptr, nullptr, [] { current_pool = new Pool; });
     });
     return *current_pool;

@@ -2,19 +2,25 @@
 //
 // THE reference coder of rans16. Read docs/rans.md beside it; three things to know first:
 //
-// 1. A state x is a 16-bit number in [256, 65536). Encoding symbol s with frequency f and cumulative c maps x to
-//    C(s, x) = (x / f) << 8 | (x % f + c), which grows x by about 256 / f; decoding, D(x), undoes exactly that.
-// 2. So the encoder works backwards: it codes the last step first and writes bytes from the end towards the front. The decoder then
+// 1. A state x is a 16-bit number in [256, 65536). Encoding symbol s with frequency f and
+// cumulative c maps x to
+//    C(s, x) = (x / f) << 8 | (x % f + c), which grows x by about 256 / f; decoding, D(x), undoes
+//    exactly that.
+// 2. So the encoder works backwards: it codes the last step first and writes bytes from the end
+// towards the front. The decoder then
 //    runs forward and reads forward, and ends with every state at 256, where the encoder began.
-// 3. 128 lanes have a state each and share one byte string. When the decoder has decoded lane p and its state fell below 256,
-//    lane p takes the next byte. The encoder visits lanes in the exact reverse order, so no byte needs an address.
+// 3. 128 lanes have a state each and share one byte string. When the decoder has decoded lane p and
+// its state fell below 256,
+//    lane p takes the next byte. The encoder visits lanes in the exact reverse order, so no byte
+//    needs an address.
 //
-// Why one byte is always enough (decoding): x >> 8 >= 1 and f >= 1 give x' = f * (x >> 8) + slot - c >= 1, and 1 << 8 >= 256.
-// Why it never overflows: f <= 255, x >> 8 <= 255, slot - c <= f - 1 give x' <= 255 * 255 + 254 = 65279.
+// Why one byte is always enough (decoding): x >> 8 >= 1 and f >= 1 give x' = f * (x >> 8) + slot -
+// c >= 1, and 1 << 8 >= 256. Why it never overflows: f <= 255, x >> 8 <= 255, slot - c <= f - 1
+// give x' <= 255 * 255 + 254 = 65279.
 #include <cstring>
 
-#include "crc32.hpp"
 #include "bytes.hpp"
+#include "crc32.hpp"
 #include "kernels.hpp"
 #include "planes.hpp"
 
@@ -24,9 +30,12 @@ namespace {
 constexpr uint8_t NO_SYMBOL = 255;
 
 void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream) {
-    // Symbol of each code; codes without one are escapes. Without an escape symbol the caller's table covers every value.
+    // Symbol of each code; codes without one are escapes. Without an escape symbol the caller's
+    // table covers every value.
     uint8_t symbol_of[N_CODES];
-    std::memset(symbol_of, table.escape == NO_ESCAPE ? NO_SYMBOL : static_cast<uint8_t>(table.escape), sizeof symbol_of);
+    std::memset(symbol_of,
+                table.escape == NO_ESCAPE ? NO_SYMBOL : static_cast<uint8_t>(table.escape),
+                sizeof symbol_of);
     uint32_t cum[MAX_SYMBOLS];
     uint32_t sum = 0;
     for (uint32_t i = 0; i < table.n_symbols; ++i) {
@@ -61,8 +70,8 @@ void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStrea
             const uint32_t i = symbol_of[values[lane] >> CODE_SHIFT];
             const uint32_t f = table.frequency[i];
             uint32_t x = states[lane];
-            // C(s, x) must stay below 2^16: x / f < 256. If not, the low byte leaves first; x / f of the rest is at least 1,
-            // because x >= 256 f.
+            // C(s, x) must stay below 2^16: x / f < 256. If not, the low byte leaves first; x / f
+            // of the rest is at least 1, because x >= 256 f.
             if ((x >> 8) >= f) {
                 *--to = static_cast<uint8_t>(x);
                 x >>= 8;
@@ -79,12 +88,14 @@ void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStrea
     }
 }
 
-void decode_stream(Form form, const DecodeTable& table, DecodeStream& stream, const uint8_t* raw, const StepTarget& target) {
+void decode_stream(Form form, const DecodeTable& table, DecodeStream& stream, const uint8_t* raw,
+                   const StepTarget& target) {
     const FieldMap& map = FIELD_MAPS[form];
     uint32_t states[LANES];
     for (uint32_t lane = 0; lane < LANES; ++lane) {
         const uint8_t* group = stream.states + lane / GROUP_LANES * 2 * GROUP_LANES;
-        states[lane] = group[lane % GROUP_LANES] | uint32_t(group[lane % GROUP_LANES + GROUP_LANES]) << 8;
+        states[lane] = group[lane % GROUP_LANES] | uint32_t(group[lane % GROUP_LANES + GROUP_LANES])
+                                                       << 8;
     }
 
     const uint8_t* from = stream.bytes;
@@ -100,7 +111,8 @@ void decode_stream(Form form, const DecodeTable& table, DecodeStream& stream, co
             const uint32_t entry = table.entry[x & (SCALE - 1)];
             x = (entry & 0xFF) * (x >> 8) + (entry >> 8 & 0xFF);
             if (x < STATE_LOWER) {
-                // Untrusted: the stream may be too short for its states. It then decodes to something, and is reported.
+                // Untrusted: the stream may be too short for its states. It then decodes to
+                // something, and is reported.
                 uint32_t byte = 0;
                 if (from < stream.bytes_end) {
                     byte = *from++;
@@ -115,15 +127,18 @@ void decode_stream(Form form, const DecodeTable& table, DecodeStream& stream, co
                 value = 0;
                 if (n_escapes < stream.n_escapes) {
                     const uint8_t* escape = stream.escapes + n_escapes;
-                    value = map.n_escape_lists == 1 ? uint32_t(*escape) << map.escape_shift
-                                                    : uint32_t(*escape) << 8 | escape[stream.n_escapes];
+                    value = map.n_escape_lists == 1
+                                ? uint32_t(*escape) << map.escape_shift
+                                : uint32_t(*escape) << 8 | escape[stream.n_escapes];
                     value &= map.value_mask;
                 }
                 ++n_escapes;
             }
             values[lane] = static_cast<uint16_t>(value);
         }
-        join_step_scalar(form, values, raw, target.base + row * target.row_stride + step_in_row * LANES * map.unit_bytes);
+        join_step_scalar(
+            form, values, raw,
+            target.base + row * target.row_stride + step_in_row * LANES * map.unit_bytes);
         raw += step_raw_bytes(map);
         if (++step_in_row == target.steps_per_row) {
             step_in_row = 0;
@@ -131,13 +146,15 @@ void decode_stream(Form form, const DecodeTable& table, DecodeStream& stream, co
         }
     }
 
-    stream.consumed = missing_bytes == 0 && from == stream.bytes_end && n_escapes == stream.n_escapes;
+    stream.consumed =
+        missing_bytes == 0 && from == stream.bytes_end && n_escapes == stream.n_escapes;
     stream.final_states = true;
-    for (uint32_t lane = 0; lane < LANES; ++lane) stream.final_states &= states[lane] == FINAL_STATE;
+    for (uint32_t lane = 0; lane < LANES; ++lane)
+        stream.final_states &= states[lane] == FINAL_STATE;
 }
 
-void decode_streams(Form form, const FrequencyTable& table, DecodeStream* streams, uint32_t n_streams, const uint8_t* raw,
-                    const StepTarget& target) {
+void decode_streams(Form form, const FrequencyTable& table, DecodeStream* streams,
+                    uint32_t n_streams, const uint8_t* raw, const StepTarget& target) {
     DecodeTable decode;
     build_decode_table(table, decode);
     for (uint32_t s = 0; s < n_streams; ++s) decode_stream(form, decode, streams[s], raw, target);

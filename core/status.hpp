@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What became of a block. The core never throws, prints or aborts: every entry returns one of these, and the Python
-// side turns it into an exception that names the layer and the block (STATUS_TEXTS gives the sentence).
+// What became of a block. The core never throws, prints or aborts: every entry returns one of
+// these, and the Python side turns it into an exception that names the layer and the block
+// (STATUS_TEXTS gives the sentence).
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Constants of the entropy streams: the numbers of docs/format.md sections 7 and 8. This header is compiled by the C++
-// compiler, by nvcc and by NVRTC, and its values are exported to Python by bindings.cpp, so it includes nothing but
-// <stdint.h> (which NVRTC is told to skip) and holds no code.
+// Constants of the entropy streams: the numbers of docs/format.md sections 7 and 8. This header is
+// compiled by the C++ compiler, by nvcc and by NVRTC, and its values are exported to Python by
+// bindings.cpp, so it includes nothing but <stdint.h> (which NVRTC is told to skip) and holds no
+// code.
 #pragma once
 
 #if !defined(__CUDACC_RTC__)
@@ -28,13 +29,15 @@ enum Coding : uint8_t {
 
 constexpr uint32_t BLOCK_HEADER_BYTES = 16;
 constexpr uint32_t BLOCK_ALIGNMENT = 16;
-// SIMD kernels may read this far beyond the last byte of a block, so whoever hands a block to the core owns that much more.
+// SIMD kernels may read this far beyond the last byte of a block, so whoever hands a block to the
+// core owns that much more.
 constexpr uint32_t READ_SLACK_BYTES = 64;
 constexpr uint64_t MAX_BLOCK_UNITS = uint64_t(1) << 24;
 constexpr uint64_t MAX_BLOCK_BYTES = uint64_t(1) << 25;
 constexpr uint32_t MAX_ROW_GROUPS = 8;
 
-// rans16: 16-bit states in [STATE_LOWER, 2^16), byte renormalisation, frequencies that sum to 2^SCALE_BITS.
+// rans16: 16-bit states in [STATE_LOWER, 2^16), byte renormalisation, frequencies that sum to
+// 2^SCALE_BITS.
 constexpr uint32_t LANES = 128;
 constexpr uint32_t GROUP_LANES = 64;
 constexpr uint32_t SCALE_BITS = 8;
@@ -47,8 +50,8 @@ constexpr uint32_t MIN_SYMBOLS = 2;
 constexpr uint32_t NO_ESCAPE = 255;
 constexpr uint32_t MAX_STREAMS = 4;
 
-// Field maps: how a word splits into a coded symbol and raw fields. "E8" codes the exponent, "M1" the top mantissa bit
-// with it, "Z" low bits are zero in every word of the block.
+// Field maps: how a word splits into a coded symbol and raw fields. "E8" codes the exponent, "M1"
+// the top mantissa bit with it, "Z" low bits are zero in every word of the block.
 enum Form : uint8_t {
     FORM_NONE = 0,
     FORM_BF16_E8 = 1,
@@ -70,8 +73,8 @@ constexpr uint32_t F3_BYTES = 48;
 constexpr uint32_t F2_BYTES = 32;
 
 struct FieldMap {
-    uint8_t unit_bytes;     // w
-    uint16_t value_mask;    // bits a value may have (for w = 4: of the top half)
+    uint8_t unit_bytes;      // w
+    uint16_t value_mask;     // bits a value may have (for w = 4: of the top half)
     uint8_t n_escape_lists;  // 1: value = byte << escape_shift; 2: value = high << 8 | low
     uint8_t escape_shift;
     uint16_t top_field;   // P8_BYTES or F7_BYTES: the field that holds the sign
