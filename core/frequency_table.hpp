@@ -24,8 +24,8 @@ struct FrequencyTable {
     uint16_t value[MAX_SYMBOLS];
 };
 
-// What the decoder looks up: entry[slot] = frequency | (slot - cum) << 8 | value << 16 | escape
-// << 31. Bit 31 is free because no value has bit 15.
+// What the decoder looks up: entry[slot] = frequency | (slot - cum) << 8 | value << 16 | escape <<
+// 31. Bit 31 is free because no value has bit 15.
 struct DecodeTable {
     uint32_t entry[SCALE];
 };

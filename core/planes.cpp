@@ -5,28 +5,51 @@
 #include "planes.hpp"
 
 #include <array>
+#include <type_traits>
 
 #include "bytes.hpp"
 
 namespace wcodec {
 namespace {
 
-// LANE_OF[e]: the lane of unit e of a group, order "U": p = 16 q + (16 / w) k + j, e = (64 / w) k +
-// (16 / w) q + j.
+// Order "U" moves pieces of 16 bytes: lanes 16 q + 16 / w * k + j and units 64 / w * k + 16 / w * q
+// + j (0 <= j < 16 / w) are the same words, so words in lane order are permuted piece by piece.
+constexpr uint32_t PIECE_BYTES = 16;
+
+// PIECE_OF_UNITS[i]: which piece of the lane order is piece i of a group's units. Piece 4 k + q of
+// the units is piece w q + k of the lanes.
 template <unsigned w>
-constexpr std::array<uint8_t, GROUP_LANES> make_lane_of() {
-    std::array<uint8_t, GROUP_LANES> lane_of{};
+constexpr std::array<uint8_t, 4 * w> make_piece_of_units() {
+    std::array<uint8_t, 4 * w> piece_of_units{};
     for (unsigned q = 0; q < 4; ++q)
         for (unsigned k = 0; k < w; ++k)
-            for (unsigned j = 0; j < 16 / w; ++j)
-                lane_of[64 / w * k + 16 / w * q + j] =
-                    static_cast<uint8_t>(16 * q + 16 / w * k + j);
-    return lane_of;
+            piece_of_units[4 * k + q] = static_cast<uint8_t>(w * q + k);
+    return piece_of_units;
 }
 
 template <unsigned w>
-constexpr std::array<uint8_t, GROUP_LANES> LANE_OF = make_lane_of<w>();
-static_assert(LANE_OF<2>[32] == 8 && LANE_OF<4>[16] == 4);
+constexpr std::array<uint8_t, 4 * w> PIECE_OF_UNITS = make_piece_of_units<w>();
+static_assert(PIECE_OF_UNITS<2>[4] == 1 && PIECE_OF_UNITS<4>[4] == 1);
+
+template <typename Word>
+void units_to_lanes(const uint8_t* units, Word* lanes) {
+    constexpr unsigned w = sizeof(Word);
+    uint8_t* to = reinterpret_cast<uint8_t*>(lanes);
+    for (uint32_t group = 0; group < 2; ++group, units += GROUP_LANES * w, to += GROUP_LANES * w)
+        for (uint32_t i = 0; i < 4 * w; ++i)
+            std::memcpy(to + PIECE_OF_UNITS<w>[i] * PIECE_BYTES, units + i * PIECE_BYTES,
+                        PIECE_BYTES);
+}
+
+template <typename Word>
+void lanes_to_units(const Word* lanes, uint8_t* units) {
+    constexpr unsigned w = sizeof(Word);
+    const uint8_t* from = reinterpret_cast<const uint8_t*>(lanes);
+    for (uint32_t group = 0; group < 2; ++group, units += GROUP_LANES * w, from += GROUP_LANES * w)
+        for (uint32_t i = 0; i < 4 * w; ++i)
+            std::memcpy(units + i * PIECE_BYTES, from + PIECE_OF_UNITS<w>[i] * PIECE_BYTES,
+                        PIECE_BYTES);
+}
 
 // Fields of `bits` bits, lane l at bits bits * l of a little-endian bit string: eight lanes make
 // `bits` whole bytes.
@@ -71,30 +94,30 @@ struct StepFields {
     uint8_t low[LANES];  // bits 7..0 of a 4-byte word (P8)
 };
 
+template <unsigned unit_bytes>
+using WordOf = std::conditional_t<unit_bytes == 2, uint16_t, uint32_t>;
+
 template <Form form>
 void split_step(const uint8_t* words, uint16_t* values, uint8_t* raw) {
     constexpr FieldMap map = FIELD_MAPS[form];
+    using Word = WordOf<map.unit_bytes>;
+    Word lanes[LANES];
     StepFields fields;
-    for (uint32_t i = 0; i < LANES; ++i) {
-        const uint32_t lane = (i & ~(GROUP_LANES - 1)) + LANE_OF<map.unit_bytes>[i % GROUP_LANES];
-        uint32_t top;
-        if constexpr (map.unit_bytes == 2) {
-            top = read_as<uint16_t>(words + 2 * i);
-            if constexpr (map.low_fields == F2_BYTES) fields.mid[lane] = top >> 7 & 3;
-        } else {
-            const uint32_t word = read_as<uint32_t>(words + 4 * i);
-            top = word >> 16;
-            if constexpr (map.low_fields == F3_BYTES) fields.mid[lane] = word >> 13 & 7;
-            if constexpr (map.low_fields == 2 * P8_BYTES) {
-                fields.mid[lane] = static_cast<uint8_t>(word >> 8);
-                fields.low[lane] = static_cast<uint8_t>(word);
-            }
-        }
+    units_to_lanes(words, lanes);
+    for (uint32_t lane = 0; lane < LANES; ++lane) {
+        const uint32_t word = lanes[lane];
+        const uint32_t top = map.unit_bytes == 2 ? word : word >> 16;
         values[lane] = static_cast<uint16_t>(top & map.value_mask);
         if constexpr (map.top_field == P8_BYTES)
-            fields.top[lane] = (top >> 8 & 0x80) | (top & 0x7F);
+            fields.top[lane] = static_cast<uint8_t>((top >> 8 & 0x80) | (top & 0x7F));
         if constexpr (map.top_field == F7_BYTES)
-            fields.top[lane] = (top >> 9 & 0x40) | (top & 0x3F);
+            fields.top[lane] = static_cast<uint8_t>((top >> 9 & 0x40) | (top & 0x3F));
+        if constexpr (map.low_fields == F2_BYTES) fields.mid[lane] = word >> 7 & 3;
+        if constexpr (map.low_fields == F3_BYTES) fields.mid[lane] = word >> 13 & 7;
+        if constexpr (map.low_fields == 2 * P8_BYTES) {
+            fields.mid[lane] = static_cast<uint8_t>(word >> 8);
+            fields.low[lane] = static_cast<uint8_t>(word);
+        }
     }
 
     if constexpr (map.top_field == P8_BYTES) std::memcpy(raw, fields.top, P8_BYTES);
@@ -111,6 +134,7 @@ void split_step(const uint8_t* words, uint16_t* values, uint8_t* raw) {
 template <Form form>
 void join_step(const uint16_t* values, const uint8_t* raw, uint8_t* words) {
     constexpr FieldMap map = FIELD_MAPS[form];
+    using Word = WordOf<map.unit_bytes>;
     StepFields fields;
     if constexpr (map.top_field == P8_BYTES) std::memcpy(fields.top, raw, P8_BYTES);
     if constexpr (map.top_field == F7_BYTES) unpack_field<7>(raw, fields.top);
@@ -122,24 +146,21 @@ void join_step(const uint16_t* values, const uint8_t* raw, uint8_t* words) {
         std::memcpy(fields.low, raw + P8_BYTES, P8_BYTES);
     }
 
-    for (uint32_t i = 0; i < LANES; ++i) {
-        const uint32_t lane = (i & ~(GROUP_LANES - 1)) + LANE_OF<map.unit_bytes>[i % GROUP_LANES];
+    Word lanes[LANES];
+    for (uint32_t lane = 0; lane < LANES; ++lane) {
         uint32_t top = values[lane];
         if constexpr (map.top_field == P8_BYTES)
-            top |= (fields.top[lane] & 0x80) << 8 | (fields.top[lane] & 0x7F);
+            top |= (fields.top[lane] & 0x80u) << 8 | (fields.top[lane] & 0x7Fu);
         if constexpr (map.top_field == F7_BYTES)
-            top |= (fields.top[lane] & 0x40) << 9 | (fields.top[lane] & 0x3F);
-        if constexpr (map.unit_bytes == 2) {
-            if constexpr (map.low_fields == F2_BYTES) top |= fields.mid[lane] << 7;
-            write_as(words + 2 * i, static_cast<uint16_t>(top));
-        } else {
-            uint32_t word = top << 16;
-            if constexpr (map.low_fields == F3_BYTES) word |= uint32_t(fields.mid[lane]) << 13;
-            if constexpr (map.low_fields == 2 * P8_BYTES)
-                word |= uint32_t(fields.mid[lane]) << 8 | fields.low[lane];
-            write_as(words + 4 * i, word);
-        }
+            top |= (fields.top[lane] & 0x40u) << 9 | (fields.top[lane] & 0x3Fu);
+        uint32_t word = map.unit_bytes == 2 ? top : top << 16;
+        if constexpr (map.low_fields == F2_BYTES) word |= uint32_t(fields.mid[lane]) << 7;
+        if constexpr (map.low_fields == F3_BYTES) word |= uint32_t(fields.mid[lane]) << 13;
+        if constexpr (map.low_fields == 2 * P8_BYTES)
+            word |= uint32_t(fields.mid[lane]) << 8 | fields.low[lane];
+        lanes[lane] = static_cast<Word>(word);
     }
+    lanes_to_units(lanes, words);
 }
 
 using SplitStep = void (*)(const uint8_t*, uint16_t*, uint8_t*);

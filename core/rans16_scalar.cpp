@@ -3,20 +3,19 @@
 // THE reference coder of rans16. Read docs/rans.md beside it; three things to know first:
 //
 // 1. A state x is a 16-bit number in [256, 65536). Encoding symbol s with frequency f and
-// cumulative c maps x to
-//    C(s, x) = (x / f) << 8 | (x % f + c), which grows x by about 256 / f; decoding, D(x), undoes
-//    exactly that.
+//    cumulative c maps x to C(s, x) = (x / f) << 8 | (x % f + c), which grows x by about 256 / f;
+//    decoding, D(x), undoes exactly that.
 // 2. So the encoder works backwards: it codes the last step first and writes bytes from the end
-// towards the front. The decoder then
-//    runs forward and reads forward, and ends with every state at 256, where the encoder began.
+//    towards the front. The decoder then runs forward and reads forward, and ends with every state
+//    at 256, where the encoder began.
 // 3. 128 lanes have a state each and share one byte string. When the decoder has decoded lane p and
-// its state fell below 256,
-//    lane p takes the next byte. The encoder visits lanes in the exact reverse order, so no byte
-//    needs an address.
+//    its state fell below 256, lane p takes the next byte. The encoder visits lanes in the exact
+//    reverse order, so no byte needs an address.
 //
 // Why one byte is always enough (decoding): x >> 8 >= 1 and f >= 1 give x' = f * (x >> 8) + slot -
 // c >= 1, and 1 << 8 >= 256. Why it never overflows: f <= 255, x >> 8 <= 255, slot - c <= f - 1
 // give x' <= 255 * 255 + 254 = 65279.
+#include <algorithm>
 #include <cstring>
 
 #include "bytes.hpp"
@@ -29,6 +28,14 @@ namespace {
 
 constexpr uint8_t NO_SYMBOL = 255;
 
+// x / f = x * reciprocal >> 32 with reciprocal = ceil(2^32 / f), exactly: the error of the product,
+// x * (reciprocal * f - 2^32) / (2^32 * f) < x / 2^32, stays below 1 / f for x < 2^16.
+struct Symbol {
+    uint32_t frequency;
+    uint32_t cum;
+    uint64_t reciprocal;
+};
+
 void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream) {
     // Symbol of each code; codes without one are escapes. Without an escape symbol the caller's
     // table covers every value.
@@ -36,12 +43,13 @@ void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStrea
     std::memset(symbol_of,
                 table.escape == NO_ESCAPE ? NO_SYMBOL : static_cast<uint8_t>(table.escape),
                 sizeof symbol_of);
-    uint32_t cum[MAX_SYMBOLS];
-    uint32_t sum = 0;
+    Symbol symbols[MAX_SYMBOLS];
+    uint32_t cum = 0;
     for (uint32_t i = 0; i < table.n_symbols; ++i) {
         if (i != table.escape) symbol_of[table.value[i] >> CODE_SHIFT] = static_cast<uint8_t>(i);
-        cum[i] = sum;
-        sum += table.frequency[i];
+        const uint32_t f = table.frequency[i];
+        symbols[i] = {f, cum, ((uint64_t(1) << 32) + f - 1) / f};
+        cum += f;
     }
 
     // Escapes are listed forwards, as the decoder meets them.
@@ -67,16 +75,17 @@ void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStrea
     for (uint64_t step = stream.n_steps; step-- > 0;) {
         const uint16_t* values = stream.values + step * LANES;
         for (uint32_t lane = LANES; lane-- > 0;) {
-            const uint32_t i = symbol_of[values[lane] >> CODE_SHIFT];
-            const uint32_t f = table.frequency[i];
+            const Symbol& symbol = symbols[symbol_of[values[lane] >> CODE_SHIFT]];
             uint32_t x = states[lane];
             // C(s, x) must stay below 2^16: x / f < 256. If not, the low byte leaves first; x / f
-            // of the rest is at least 1, because x >= 256 f.
-            if ((x >> 8) >= f) {
-                *--to = static_cast<uint8_t>(x);
-                x >>= 8;
-            }
-            states[lane] = (x / f) << 8 | (x % f + cum[i]);
+            // of the rest is at least 1, because x >= 256 f. Without a branch: the byte is stored
+            // either way (this lane has room for one left) and counts where it leaves.
+            const uint32_t leaves = (x >> 8) >= symbol.frequency;
+            to[-1] = static_cast<uint8_t>(x);
+            to -= leaves;
+            x >>= leaves << 3;
+            const uint32_t quotient = static_cast<uint32_t>(x * symbol.reciprocal >> 32);
+            states[lane] = (quotient << 8) + (x - quotient * symbol.frequency) + symbol.cum;
         }
     }
     stream.n_bytes = static_cast<uint64_t>(stream.bytes_end - to);
@@ -86,6 +95,16 @@ void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStrea
         group[lane % GROUP_LANES] = static_cast<uint8_t>(states[lane]);
         group[lane % GROUP_LANES + GROUP_LANES] = static_cast<uint8_t>(states[lane] >> 8);
     }
+}
+
+// The i-th escape of a stream; 0 where a hostile stream asks for more than it has.
+uint16_t escape_value(const FieldMap& map, const DecodeStream& stream, uint64_t i) {
+    if (i >= stream.n_escapes) return 0;
+    const uint32_t first = stream.escapes[i];
+    const uint32_t value = map.n_escape_lists == 1
+                               ? first << map.escape_shift
+                               : first << 8 | stream.escapes[stream.n_escapes + i];
+    return static_cast<uint16_t>(value & map.value_mask);
 }
 
 void decode_stream(Form form, const DecodeTable& table, DecodeStream& stream, const uint8_t* raw,
@@ -105,36 +124,40 @@ void decode_stream(Form form, const DecodeTable& table, DecodeStream& stream, co
     uint64_t row = stream.first_step / target.steps_per_row;
     uint64_t step_in_row = stream.first_step % target.steps_per_row;
     for (uint64_t step = 0; step < stream.n_steps; ++step) {
-        uint16_t values[LANES];
+        // A step takes at most a byte a lane, so one check a step is enough. Untrusted: the stream
+        // may be too short for its states. Its last steps read a copy with zeros behind it, and
+        // what was missing is reported.
+        uint8_t last_bytes[LANES] = {};
+        const uint64_t n_left = static_cast<uint64_t>(stream.bytes_end - from);
+        const uint8_t* next = from;
+        if (n_left < LANES) {
+            std::memcpy(last_bytes, from, n_left);
+            next = last_bytes;
+        }
+        const uint8_t* const step_begin = next;
+        uint32_t entries[LANES];
+        uint32_t any_entry = 0;
         for (uint32_t lane = 0; lane < LANES; ++lane) {
-            uint32_t x = states[lane];
-            const uint32_t entry = table.entry[x & (SCALE - 1)];
-            x = (entry & 0xFF) * (x >> 8) + (entry >> 8 & 0xFF);
-            if (x < STATE_LOWER) {
-                // Untrusted: the stream may be too short for its states. It then decodes to
-                // something, and is reported.
-                uint32_t byte = 0;
-                if (from < stream.bytes_end) {
-                    byte = *from++;
-                } else {
-                    ++missing_bytes;
-                }
-                x = x << 8 | byte;
-            }
-            states[lane] = x;
-            uint32_t value = entry >> 16;
-            if (entry & ENTRY_ESCAPE) {
-                value = 0;
-                if (n_escapes < stream.n_escapes) {
-                    const uint8_t* escape = stream.escapes + n_escapes;
-                    value = map.n_escape_lists == 1
-                                ? uint32_t(*escape) << map.escape_shift
-                                : uint32_t(*escape) << 8 | escape[stream.n_escapes];
-                    value &= map.value_mask;
-                }
-                ++n_escapes;
-            }
-            values[lane] = static_cast<uint16_t>(value);
+            const uint32_t entry = table.entry[states[lane] & (SCALE - 1)];
+            const uint32_t x = (entry & 0xFF) * (states[lane] >> 8) + (entry >> 8 & 0xFF);
+            // Whether a byte is due is as good as random, so no branch: 8 or 0, 0xFF or 0.
+            const uint32_t due = x < STATE_LOWER;
+            states[lane] = x << (due << 3) | (*next & (0u - due));
+            next += due;
+            entries[lane] = entry;
+            any_entry |= entry;
+        }
+        const uint64_t n_taken = static_cast<uint64_t>(next - step_begin);
+        from += std::min(n_taken, n_left);
+        missing_bytes += n_taken - std::min(n_taken, n_left);
+
+        uint16_t values[LANES];
+        for (uint32_t lane = 0; lane < LANES; ++lane)
+            values[lane] = static_cast<uint16_t>(entries[lane] >> 16);
+        if (any_entry & ENTRY_ESCAPE) {
+            for (uint32_t lane = 0; lane < LANES; ++lane)
+                if (entries[lane] & ENTRY_ESCAPE)
+                    values[lane] = escape_value(map, stream, n_escapes++);
         }
         join_step_scalar(
             form, values, raw,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The main job on a real checkpoint: encode a small trained language model, decode it, compare.
 
-Run by `make demo`. The model (examples/demo_model) was trained by tools/train_demo_model.py. Another safetensors file can be named as
-the argument.
+Run by `make demo`. The model (examples/demo_model) was trained by tools/train_demo_model.py.
+Another safetensors file can be named as the argument.
 """
 
 import hashlib
@@ -27,10 +27,11 @@ def main() -> int:
     source = Path(sys.argv[1]) if len(sys.argv) > 1 else DEMO_MODEL / "model.safetensors"
     if source.parent == DEMO_MODEL:
         config = json.loads((DEMO_MODEL / "config.json").read_text())
+        loss = config["held_out_bits_per_byte"]
         print(
-            f"demo model: {config['n_parameters']:,} weights; held-out loss "
-            f"{config['held_out_bits_per_byte']:.3f} bits a byte, "
-            f"a bigram model of the same text {config['bigram_bits_per_byte']:.3f}"
+            f"demo model: {config['parameters']:,} weights; "
+            f"held-out loss {loss['model']:.3f} bits a byte "
+            f"(a bigram model of the same text: {loss['bigram']:.3f})"
         )
     with tempfile.TemporaryDirectory() as directory:
         encoded = Path(directory) / "model.wcodec"

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""wcodec: a lossless codec for neural-network weights.
+
+Public names are imported on first use, so that `import wcodec` and `wcodec --version` cost nothing;
+neither torch nor a driver is ever loaded by it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from wcodec._version import __version__
+
+if TYPE_CHECKING:
+    from wcodec.decode import decode_array, decode_checkpoint, decode_layer_standalone
+    from wcodec.encode import LEVELS, encode_array, encode_checkpoint, encode_layer_standalone
+    from wcodec.errors import (
+        CorruptError,
+        DeviceError,
+        FormatError,
+        LimitError,
+        TruncatedError,
+        UnsupportedError,
+        WcodecError,
+    )
+    from wcodec.inspection import info, verify
+    from wcodec.limits import ReadLimits
+
+__all__ = [
+    "LEVELS",
+    "CorruptError",
+    "DeviceError",
+    "FormatError",
+    "LimitError",
+    "ReadLimits",
+    "TruncatedError",
+    "UnsupportedError",
+    "WcodecError",
+    "__version__",
+    "decode_array",
+    "decode_checkpoint",
+    "decode_layer_standalone",
+    "encode_array",
+    "encode_checkpoint",
+    "encode_layer_standalone",
+    "info",
+    "verify",
+]
+
+_HOMES = {
+    "encode": ("LEVELS", "encode_array", "encode_checkpoint", "encode_layer_standalone"),
+    "decode": ("decode_array", "decode_checkpoint", "decode_layer_standalone"),
+    "errors": (
+        "CorruptError",
+        "DeviceError",
+        "FormatError",
+        "LimitError",
+        "TruncatedError",
+        "UnsupportedError",
+        "WcodecError",
+    ),
+    "inspection": ("info", "verify"),
+    "limits": ("ReadLimits",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'wcodec' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"wcodec.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,7 +1,7 @@
 """The 16 bytes before every block: the one record that the container and the codec both read.
 
-docs/format.md section 6. The container copies these headers into directories and adds up their sizes; the codec fills and obeys
-them. In C++ it is `BlockHeader` in core/block.hpp.
+docs/format.md section 6. The container copies these headers into directories and adds up their
+sizes; the codec fills and obeys them. In C++ it is `BlockHeader` in core/block.hpp.
 """
 
 import numpy as np
@@ -21,7 +21,9 @@ BLOCK_ALIGNMENT = 16
 
 
 def block_sizes(headers: NDArray[np.void]) -> NDArray[np.uint64]:
-    """Size in the file of each block: header, payload and padding. Payload sizes must be below 2^63."""
+    """Size in the file of each block: header, payload and padding. Payload sizes must be below
+    2^63.
+    """
     payload = headers["payload_bytes"]
     padding = -payload % np.uint64(BLOCK_ALIGNMENT)
     return payload + padding + np.uint64(BLOCK_HEADER.itemsize)

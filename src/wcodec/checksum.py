@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """CRC-32 as of zlib and PNG (reflected polynomial 0xEDB88320), computed by the native core.
 
-The only module beside codec/batch.py that touches the core: the container needs checksums and nothing else from it.
+The only module beside codec/batch.py that touches the core: the container needs checksums and
+nothing else from it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
 
 from wcodec import _core
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[Any]
 
 
 def crc32(data: Buffer, start: int = 0) -> int:
-    """Return the CRC-32 of contiguous `data`, continued from `start`, the CRC-32 of what comes before it.
+    """Return the CRC-32 of contiguous `data`, continued from `start`, the CRC-32 of what comes
+    before it.
 
     >>> hex(crc32(b"123456789"))
     '0xcbf43926'

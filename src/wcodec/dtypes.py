@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The 22 dtypes of safetensors: their names, sizes in bits, units and numpy dtypes.
 
-Sizes are in bits because F4 and F6 elements are not whole bytes. The order of DTYPES is that of safetensors' own list,
-by which it sorts the tensors of a file (safetensors_file.canonical_header). A dtype that is not in the list is legal
-everywhere: it is carried as bytes. ml_dtypes is imported when one of its dtypes is asked for, not before.
+Sizes are in bits because F4 and F6 elements are not whole bytes. The order of DTYPES is that of
+safetensors' own list, by which it sorts the tensors of a file (safetensors_file.canonical_header).
+A dtype that is not in the list is legal everywhere: it is carried as bytes. ml_dtypes is imported
+when one of its dtypes is asked for, not before.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class DType:
-    """A dtype of safetensors: its name, the bits of an element, and the module and name of its numpy dtype."""
+    """A dtype of safetensors: its name, the bits of an element, and the module and name of its
+    numpy dtype.
+    """
 
     name: str
     bits: int
@@ -67,13 +70,15 @@ def bits(name: str) -> int | None:
 
 
 def unit_bytes(name: str) -> int:
-    """Return the size of a unit: of an element where that is whole bytes, otherwise 1 (F4, F6, unknown dtypes)."""
+    """Return the size of a unit: of an element where that is whole bytes, otherwise 1 (F4, F6,
+    unknown dtypes).
+    """
     size = bits(name)
     return 1 if size is None or size % 8 else size // 8
 
 
 def data_bits(name: str, shape: Sequence[int]) -> int | None:
-    """Return the bits of a tensor of this dtype and shape, or None for a dtype that is not known."""
+    """Return the bits of a tensor of this dtype and shape, or None for an unknown dtype."""
     size = bits(name)
     return None if size is None else math.prod(shape) * size
 
@@ -82,7 +87,8 @@ def data_bits(name: str, shape: Sequence[int]) -> int | None:
 def numpy_dtype(name: str) -> np.dtype[np.generic]:
     """Return the numpy dtype that holds dtype `name`.
 
-    BF16 and the F8 dtypes come from ml_dtypes. F4, F6 and dtypes that are not known give uint8: their bytes as packed.
+    BF16 and the F8 dtypes come from ml_dtypes. F4, F6 and dtypes that are not known give uint8:
+    their bytes as packed.
 
     >>> numpy_dtype("F32"), numpy_dtype("BF16").name, numpy_dtype("F4")
     (dtype('float32'), 'bfloat16', dtype('uint8'))
@@ -90,14 +96,17 @@ def numpy_dtype(name: str) -> np.dtype[np.generic]:
     dtype = DTYPES.get(name)
     if dtype is None:
         return np.dtype(np.uint8)
-    return np.dtype(getattr(importlib.import_module(dtype.module), dtype.array_name))
+    found: np.dtype[np.generic] = np.dtype(
+        getattr(importlib.import_module(dtype.module), dtype.array_name)
+    )
+    return found
 
 
 def dtype_name(dtype: np.dtype[np.generic]) -> str:
     """Return the safetensors name of a numpy dtype.
 
-    Raises ValueError for a dtype that safetensors has not (text, dates, float128, structured ...), and for one in the
-    byte order that is not the machine's.
+    Raises ValueError for a dtype that safetensors has not (text, dates, float128, structured ...),
+    and for one in the byte order that is not the machine's.
 
     >>> dtype_name(np.dtype(np.float16))
     'F16'

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The errors of wcodec: one tree, under the error class of safetensors.
 
-Caller mistakes stay TypeError, ValueError and KeyError, and errors of the operating system pass through. Every message
-says what was wrong, where, what was found and what was expected.
+Caller mistakes stay TypeError, ValueError and KeyError, and errors of the operating system pass
+through. Every message says what was wrong, where, what was found and what was expected.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from safetensors import SafetensorError
 
 
-class WcodecError(SafetensorError):  # type: ignore[misc]  # safetensors ships no class types
+class WcodecError(SafetensorError):
     """Any failure of wcodec that is neither a caller's mistake nor the operating system's."""
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON as RFC 8259 says, and no more: what Python's own parser lets pass beyond that is refused.
 
-Refused are duplicate keys, NaN and Infinity, numbers beyond a double, lone surrogates (text that UTF-8 cannot hold), and
-nesting that exhausts the stack. Used for files, so every refusal is a CorruptError.
+Refused are duplicate keys, NaN and Infinity, numbers beyond a double, lone surrogates (text that
+UTF-8 cannot hold), and nesting that exhausts the stack. Used for files, so every refusal is a
+CorruptError.
 """
 
 from __future__ import annotations
@@ -56,12 +57,15 @@ _MINUS_ZERO = json.JSONDecoder(
 
 
 def parse(data: bytes, where: str) -> Any:
-    """Return the value of one JSON text in UTF-8; `where` begins the message of the CorruptError it may raise."""
+    """Return the value of one JSON text in UTF-8; `where` begins the message of the CorruptError it
+    may raise.
+    """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise CorruptError(f"{where}: not UTF-8 at byte {error.start}") from error
-    # A call for each integer costs a third of the parse, so it is made only where "-0" occurs at all.
+    # A call for each integer costs a third of the parse, so it is made only where "-0" occurs at
+    # all.
     decoder = _MINUS_ZERO if "-0" in text else _FAST
     try:
         value = decoder.decode(text)

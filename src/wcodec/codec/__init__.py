@@ -1,1 +1,3 @@
-"""Numbers and payloads: how a layer is cut into blocks, which coding they get, and coding them. Knows no files."""
+"""Numbers and payloads: how a layer is cut into blocks, which coding they get, and coding them.
+Knows no files.
+"""

@@ -1,17 +1,17 @@
 """Blocks to bytes and back, many at once: the one door to the compiled core (beside checksum.py).
 
-The core codes raw, constant and rans16 blocks and checks every block; lz blocks and row-group maps are zstd frames, coded here.
-Blocks are passed as one array of descriptors, their headers as one array of `BLOCK_HEADER`, their bytes back to back as in the file.
+The core codes raw, constant and rans16 blocks and checks every block; lz blocks and row-group maps
+are zstd frames, coded here. Blocks are passed as one array of descriptors, their headers as one
+array of `BLOCK_HEADER`, their bytes back to back as in the file.
 """
 
 import os
 from dataclasses import dataclass
 
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
-from wcodec import _core
+from wcodec import _core, zstd_frame
 from wcodec.block_header import BLOCK_ALIGNMENT, BLOCK_HEADER, block_sizes
 from wcodec.errors import CorruptError, WcodecError
 
@@ -44,13 +44,12 @@ DESCRIPTOR = np.dtype(
     ]
 )
 NO_ROWS = np.empty(0, dtype=np.uint32)
-MAX_WINDOW_LOG = 25  # docs/format.md section 7: what a decoder of lz must support
 
 Bytes = NDArray[np.uint8]
 
 
 def thread_count(threads: int | None) -> int:
-    """Threads to use: the argument, else WCODEC_THREADS, else the processors this process may use."""
+    """Threads to use: the argument, else WCODEC_THREADS, else all processors of the process."""
     if threads is None:
         text = os.environ.get("WCODEC_THREADS", "")
         if text and not text.isdecimal():
@@ -66,7 +65,8 @@ def thread_count(threads: int | None) -> int:
 class Blocks:
     """Encoded blocks: their headers, and their bytes in the file back to back.
 
-    What is to be decoded has READ_SLACK_BYTES more in `data`, which kernels may read and nobody interprets.
+    What is to be decoded has READ_SLACK_BYTES more in `data`, which kernels may read and nobody
+    interprets.
     """
 
     headers: NDArray[np.void]
@@ -141,8 +141,8 @@ def check_payload_sizes(headers: NDArray[np.void], layer: str, first_block: int)
     if len(too_large):
         i = int(too_large[0])
         raise CorruptError(
-            f"block {first_block + i} of {layer!r}: payload is {headers['payload_bytes'][i]} bytes, "
-            f"expected at most {MAX_BLOCK_BYTES}"
+            f"block {first_block + i} of {layer!r}: "
+            f"payload is {headers['payload_bytes'][i]} bytes, expected at most {MAX_BLOCK_BYTES}"
         )
 
 
@@ -180,7 +180,9 @@ def encode_lz(
     parts = []
     for descriptor in descriptors:
         start = int(descriptor["matrix_offset"])
-        units = matrix[start : start + int(descriptor["rows"]) * int(descriptor["cols"]) * unit_bytes]
+        units = matrix[
+            start : start + int(descriptor["rows"]) * int(descriptor["cols"]) * unit_bytes
+        ]
         parts.append(_encode_lz_block(units, unit_bytes, shuffle, zstd_level, verify))
     return concatenate(parts)
 
@@ -191,10 +193,10 @@ def _encode_lz_block(
     if np.array_equal(units[unit_bytes:], units[:-unit_bytes]):
         return frame_block(CONSTANT, 0, units[:unit_bytes].tobytes())
     content = shuffle_bytes(units, unit_bytes) if shuffle else units
-    payload = compress(content, zstd_level)
+    payload = zstd_frame.compress(content, zstd_level)
     if len(payload) >= len(units):
         return frame_block(RAW, 0, units.tobytes())
-    if verify and zstandard.ZstdDecompressor().decompress(payload) != content.tobytes():
+    if verify and zstd_frame.decompress(payload, len(units), "a block") != content.tobytes():
         raise WcodecError("encoding failed: a block, decoding it again gave other data")
     return frame_block(LZ, int(shuffle), payload)
 
@@ -210,9 +212,8 @@ def _decode_lz(
     payload_bytes = int(blocks.headers["payload_bytes"][i])
     begin = int(descriptor["data_offset"]) + BLOCK_HEADER.itemsize
     rows, cols = int(descriptor["rows"]), int(descriptor["cols"])
-    content = decompress(
-        blocks.data[begin : begin + payload_bytes], rows * cols * unit_bytes, where
-    )
+    frame = blocks.data[begin : begin + payload_bytes]
+    content = zstd_frame.decompress(frame, rows * cols * unit_bytes, where)
     units = np.frombuffer(content, dtype=np.uint8)
     if blocks.headers["form"][i] == 1:
         units = units.reshape(unit_bytes, -1).T.reshape(-1)
@@ -232,37 +233,13 @@ def shuffle_bytes(units: Bytes, unit_bytes: int) -> Bytes:
     return np.ascontiguousarray(units.reshape(-1, unit_bytes).T).reshape(-1)
 
 
-def compress(content: Bytes | bytes, level: int) -> bytes:
-    """One zstd frame that states its content size; deterministic for one version of zstd."""
-    return zstandard.ZstdCompressor(level=level, write_content_size=True).compress(content)
-
-
-def decompress(frame: Bytes | bytes, size: int, where: str) -> bytes:
-    """The content of a zstd frame that must hold exactly `size` bytes. Raises CorruptError."""
-    view = memoryview(frame)
-    try:
-        parameters = zstandard.get_frame_parameters(view)
-        if parameters.content_size != size:
-            raise CorruptError(
-                f"{where}: its zstd frame holds {parameters.content_size} bytes, expected {size}"
-            )
-        if parameters.window_size > max(1 << MAX_WINDOW_LOG, size) or parameters.dict_id != 0:
-            raise CorruptError(f"{where}: its zstd frame needs a window above 2^25 bytes or a dictionary")
-        content = zstandard.ZstdDecompressor().decompress(view, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise CorruptError(f"{where}: its zstd frame is damaged ({error})") from None
-    if len(content) != size:
-        raise CorruptError(f"{where}: its zstd frame holds {len(content)} bytes, expected {size}")
-    return content
-
-
 # ---- row groups ----
 
 
 def encode_row_groups(groups: NDArray[np.uint8], zstd_level: int) -> Blocks:
     """The map of a panel as a block: the group number of each row."""
     raw = groups.tobytes()
-    payload = compress(raw, zstd_level)
+    payload = zstd_frame.compress(raw, zstd_level)
     if len(payload) >= len(raw):
         return frame_block(ROW_GROUPS, 0, raw)
     return frame_block(ROW_GROUPS, 1, payload)
@@ -286,14 +263,13 @@ def decode_row_groups(blocks: Blocks, n_rows: int, *, layer: str, first_block: i
         np.empty(1, np.uint8),
         1,
         1,
-   
     )
     if failures:
         raise CorruptError(f"{where}: {_core.status_text(failures[0][1])}")
     begin = BLOCK_HEADER.itemsize
     payload = blocks.data[begin : begin + int(header["payload_bytes"])]
     if header["form"] == 1:
-        payload = np.frombuffer(decompress(payload, n_rows, where), dtype=np.uint8)
+        payload = np.frombuffer(zstd_frame.decompress(payload, n_rows, where), dtype=np.uint8)
     if len(payload) != n_rows:
         raise CorruptError(f"{where}: maps {len(payload)} rows, expected {n_rows}")
     if n_rows and payload.max() >= MAX_ROW_GROUPS:

@@ -1,7 +1,9 @@
-"""The block grid: from the shape of a layer to the places of its blocks (docs/format.md sections 4 and 5).
+"""The block grid: from the shape of a layer to the places of its blocks (docs/format.md sections 4
+and 5).
 
-A `Grid` is what the file says. Encoder and decoder walk it in `Window`s: runs of consecutive blocks that cover a contiguous run of the
-layer's bytes, so that either side works through a layer of any size in bounded memory.
+A `Grid` is what the file says. Encoder and decoder walk it in `Window`s: runs of consecutive blocks
+that cover a contiguous run of the layer's bytes, so that either side works through a layer of any
+size in bounded memory.
 """
 
 from collections.abc import Iterator
@@ -16,7 +18,9 @@ from wcodec.dtypes import unit_bytes
 from wcodec.errors import CorruptError
 
 MAX_BAND_BYTES = 1 << 28
-COLUMN_STEP = batch.LANES  # column bands begin at multiples of this, so that a step of rans16 never crosses a row
+COLUMN_STEP = (
+    batch.LANES
+)  # column bands begin at multiples of this, so that a step of rans16 never crosses a row
 
 
 def bands(n: int, aim: int) -> int:
@@ -25,7 +29,9 @@ def bands(n: int, aim: int) -> int:
 
 
 def band_edges(n_bands: int, n: int, first: int, last: int) -> NDArray[np.int64]:
-    """Where bands first to last - 1 of n_bands balanced bands of n rows begin, and where the last of them ends."""
+    """Where bands first to last - 1 of n_bands balanced bands of n rows begin, and where the last
+    of them ends.
+    """
     if n <= (1 << 62) // n_bands:
         return np.arange(first, last + 1, dtype=np.int64) * n // n_bands
     return np.array([i * n // n_bands for i in range(first, last + 1)], dtype=np.int64)
@@ -35,7 +41,8 @@ def band_edges(n_bands: int, n: int, first: int, last: int) -> NDArray[np.int64]
 class Window:
     """Consecutive blocks and the bytes of the layer they cover.
 
-    `descriptors` place each block relative to `start`. With row groups a window is a panel, and its blocks are known once its map is.
+    `descriptors` place each block relative to `start`. With row groups a window is a panel, and its
+    blocks are known once its map is.
     """
 
     start: int
@@ -74,7 +81,9 @@ class Grid:
 
     def largest_block(self) -> tuple[int, int]:
         """Height and width of the largest block that this grid can make."""
-        if self.row_groups:  # a group of any size up to the panel's; the most rows that still make one band
+        if (
+            self.row_groups
+        ):  # a group of any size up to the panel's; the most rows that still make one band
             height = min(self.rows, self.panel_rows, 2 * self.block_rows - self.block_rows // 2 - 1)
         else:
             height = -(-self.rows // bands(self.rows, self.block_rows))
@@ -84,10 +93,14 @@ class Grid:
         return height, steps * COLUMN_STEP + self.cols % COLUMN_STEP
 
     def check(self, layer: str) -> None:
-        """Raise CorruptError or LimitError if these numbers, which come from a file, make no legal grid."""
+        """Raise CorruptError or LimitError if these numbers, which come from a file, make no legal
+        grid.
+        """
         if self.data_bytes == 0:
             if (self.block_rows, self.col_bands, self.panel_rows) != (0, 0, 0) or self.row_groups:
-                raise CorruptError(f"layer {layer!r}: has no data, but block_rows, col_bands or panel_rows is not 0")
+                raise CorruptError(
+                    f"layer {layer!r}: has no data, but a block grid that is not 0"
+                )
             return
         if min(self.block_rows, self.col_bands, self.panel_rows) < 1:
             raise CorruptError(
@@ -101,12 +114,14 @@ class Grid:
             )
         if not self.row_groups and self.panel_rows != self.rows:
             raise CorruptError(
-                f"layer {layer!r}: panel_rows is {self.panel_rows} without row groups, expected {self.rows}"
+                f"layer {layer!r}: panel_rows is {self.panel_rows} without row groups, "
+                f"expected {self.rows}"
             )
         panel = min(self.rows, self.panel_rows)
         if self.row_groups and panel * self.row_bytes > MAX_BAND_BYTES:
             raise CorruptError(
-                f"layer {layer!r}: a panel holds {panel * self.row_bytes} bytes, expected at most {MAX_BAND_BYTES}"
+                f"layer {layer!r}: a panel holds {panel * self.row_bytes} bytes, "
+                f"expected at most {MAX_BAND_BYTES}"
             )
         height, width = self.largest_block()
         if self.block_rows > 1 and height * self.row_bytes > MAX_BAND_BYTES:
@@ -122,7 +137,9 @@ class Grid:
             )
 
     def windows(self, aim_bytes: int) -> Iterator[Window]:
-        """Yield windows of about aim_bytes bytes, in order; together they cover the layer exactly once."""
+        """Yield windows of about aim_bytes bytes, in order; together they cover the layer exactly
+        once.
+        """
         if self.data_bytes == 0:
             return
         if self.row_groups:
@@ -173,7 +190,9 @@ class Grid:
     def group_descriptors(
         self, groups: NDArray[np.uint8]
     ) -> tuple[NDArray[np.void], NDArray[np.uint32]]:
-        """Descriptors of the blocks of a panel whose rows have these group numbers, and the row index they refer to."""
+        """Descriptors of the blocks of a panel whose rows have these group numbers, and the row
+        index they refer to.
+        """
         columns = self.column_edges(0, self.col_bands)
         row_index = np.argsort(groups, kind="stable").astype(np.uint32)
         parts = []

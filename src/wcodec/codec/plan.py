@@ -1,7 +1,8 @@
-"""What to try for a layer: coding family, grid, field maps, row groups. A plan is a request; the blocks say what came of it.
+"""What to try for a layer: coding family, grid, field maps, row groups. A plan is a request; the
+blocks say what came of it.
 
-A plan depends on the dtype, the shape and a sample (the first SAMPLE_BYTES of the layer, which a pipe can give too), never on other
-layers, threads or backends. Costs are integers.
+A plan depends on the dtype, the shape and a sample (the first SAMPLE_BYTES of the layer, which a
+pipe can give too), never on other layers, threads or backends. Costs are integers.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wcodec import zstd_frame
 from wcodec.codec import batch
 from wcodec.codec.layout import COLUMN_STEP, Grid, matrix_shape
 from wcodec.codec.structure import row_groups_pay
@@ -24,7 +26,7 @@ LZ_BLOCK_BYTES = 8 << 20
 WINDOW_BYTES = 32 << 20
 SAMPLE_BYTES = WINDOW_BYTES
 LZ_TRIAL_BYTES = 1 << 20
-ZSTD_LEVEL = 3
+ZSTD_LEVEL = zstd_frame.LEVEL
 
 FORM_SETS = {"BF16": batch.BF16_FORMS, "F16": batch.FP16_FORMS, "F32": batch.FP32_FORMS}
 
@@ -79,14 +81,18 @@ def _plan_rans16(
 
 
 def choose_row_axes(shape: tuple[int, ...]) -> int:
-    """How many leading axes form the rows: all but a long last one; else the first (output channels of a convolution)."""
+    """How many leading axes form the rows: all but a long last one; else the first (output channels
+    of a convolution).
+    """
     if len(shape) < 2:
         return 0
     return len(shape) - 1 if shape[-1] >= LONG_AXIS else 1
 
 
 def choose_grid(rows: int, cols: int, w: int, block_units: int) -> Grid:
-    """Cut a matrix into blocks of about block_units units, up to 1024 columns wide where it is wide."""
+    """Cut a matrix into blocks of about block_units units, up to 1024 columns wide where it is
+    wide.
+    """
     block_units = min(block_units, batch.MAX_BLOCK_UNITS // 2, batch.MAX_BLOCK_BYTES // (2 * w))
     width = min(cols, max(WIDE_BLOCK_COLUMNS, _round_up(-(-block_units // rows))))
     block_rows = max(1, min(rows, block_units // width))
@@ -105,6 +111,8 @@ def _round_up(columns: int) -> int:
 def _choose_lz(sample: NDArray[np.uint8], w: int) -> tuple[bool, bool]:
     """Whether zstd makes a sample smaller, and whether byte shuffling makes it smaller still."""
     sample = sample[: len(sample) // w * w]
-    plain = len(batch.compress(sample, ZSTD_LEVEL))
-    shuffled = len(batch.compress(batch.shuffle_bytes(sample, w), ZSTD_LEVEL)) if w > 1 else plain
+    plain = len(zstd_frame.compress(sample, ZSTD_LEVEL))
+    shuffled = (
+        len(zstd_frame.compress(batch.shuffle_bytes(sample, w), ZSTD_LEVEL)) if w > 1 else plain
+    )
     return min(plain, shuffled) < len(sample), shuffled < plain

@@ -1,8 +1,9 @@
-"""Structure that a matrix has before any entropy coding: rows whose values come from a narrower type.
+"""Structure that a matrix has before any entropy coding: rows whose values come from a narrower
+type.
 
-A float32 row of fp16 values has 13 zero low bits in every word, one of bf16 values 16. Sorted into groups, such rows make blocks
-of their own, whose zero bits cost nothing (narrow-in-wide). The group numbers below are the encoder's; the format gives
-them no meaning.
+A float32 row of fp16 values has 13 zero low bits in every word, one of bf16 values 16. Sorted into
+groups, such rows make blocks of their own, whose zero bits cost nothing (narrow-in-wide). The group
+numbers below are the encoder's; the format gives them no meaning.
 """
 
 import numpy as np
@@ -25,7 +26,9 @@ def group_rows(words: NDArray[np.uint32]) -> NDArray[np.uint8]:
 
 
 def row_groups_pay(sample: NDArray[np.uint8], cols: int) -> bool:
-    """Whether sorting rows saves more than it costs, by the whole rows of a sample of float32 bytes."""
+    """Whether sorting rows saves more than it costs, by the whole rows of a sample of float32
+    bytes.
+    """
     rows = len(sample) // (4 * cols)
     if rows < 2:
         return False

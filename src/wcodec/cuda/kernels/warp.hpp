@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A warp of 32 threads, on the GPU and on the host. Code written against this header is compiled by nvcc or NVRTC into a
-// kernel, and by the C++ compiler into a function that runs the 32 threads one after the other, so that the kernel's own
-// source is tested without a GPU and under sanitizers.
+// A warp of 32 threads, on the GPU and on the host. Code written against this header is compiled by
+// nvcc or NVRTC into a kernel, and by the C++ compiler into a function that runs the 32 threads one
+// after the other, so that the kernel's own source is tested without a GPU and under sanitizers.
 //
-// The rule that makes one source possible: a variable that differs from thread to thread is a PerThread<T>; it is touched
-// only inside each_thread(); and votes and shuffles stand between two each_thread() blocks. Plain variables are equal in
-// all threads. On the GPU PerThread<T> is a register and each_thread() is nothing.
+// The rule that makes one source possible: a variable that differs from thread to thread is a
+// PerThread<T>; it is touched only inside each_thread(); and votes and shuffles stand between two
+// each_thread() blocks. Plain variables are equal in all threads. On the GPU PerThread<T> is a
+// register and each_thread() is nothing.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -30,7 +31,7 @@ namespace wcodec {
 
 constexpr uint32_t WARP_THREADS = 32;
 
-// ---- Threads ------------------------------------------------------------------------------------------------------
+// ---- Threads ------------------------------------------------------------------------------------
 
 template <class T>
 struct PerThread {
@@ -105,7 +106,8 @@ WCODEC_INLINE PerThread<uint32_t> from_next(const PerThread<uint32_t>& value) {
     return result;
 }
 
-// Each thread gets the value of the thread `distance` before it; the first `distance` keep their own.
+// Each thread gets the value of the thread `distance` before it; the first `distance` keep their
+// own.
 WCODEC_INLINE PerThread<uint32_t> from_before(const PerThread<uint32_t>& value, uint32_t distance) {
     PerThread<uint32_t> result;
 #if WCODEC_ON_GPU
@@ -118,10 +120,26 @@ WCODEC_INLINE PerThread<uint32_t> from_before(const PerThread<uint32_t>& value, 
     return result;
 }
 
-// ---- Bits and bytes of one thread ----------------------------------------------------------------------------------
+// Make the compiler keep a value that it would rather compute again at each use.
+template <class T>
+WCODEC_INLINE T kept(T value) {
+#if WCODEC_ON_GPU
+    if constexpr (sizeof(T) == 8) {
+        asm volatile("" : "+l"(value));
+    } else {
+        asm volatile("" : "+r"(value));
+    }
+#endif
+    return value;
+}
+
+// ---- Bits and bytes of one thread ---------------------------------------------------------------
 
 // A ballot's bits of the threads before `thread`.
 WCODEC_INLINE uint32_t threads_before(uint32_t thread) { return (1u << thread) - 1; }
+
+// ... and of it.
+WCODEC_INLINE uint32_t threads_through(uint32_t thread) { return (2u << thread) - 1; }
 
 WCODEC_INLINE uint32_t population_count(uint32_t bits) {
 #if WCODEC_ON_GPU
@@ -165,66 +183,58 @@ WCODEC_INLINE uint32_t shift_right(uint32_t low, uint32_t high, uint32_t shift) 
 #endif
 }
 
-// LOP3: bits of b where mask is set, else of a.
+// LOP3: bits of b where mask is set, else of a. By name, since the compiler makes two instructions
+// of a constant mask.
 WCODEC_INLINE uint32_t merge_bits(uint32_t a, uint32_t b, uint32_t mask) {
+#if WCODEC_ON_GPU
+    uint32_t result;
+    asm("lop3.b32 %0, %1, %2, %3, 0xD8;" : "=r"(result) : "r"(a), "r"(b), "r"(mask));
+    return result;
+#else
     return (a & ~mask) | (b & mask);
+#endif
 }
 
-// ---- Memory --------------------------------------------------------------------------------------------------------
+// ---- Memory -------------------------------------------------------------------------------------
 
-struct alignas(8) Bytes8 {
-    uint32_t words[2];
-};
 struct alignas(16) Bytes16 {
     uint32_t words[4];
 };
 
-WCODEC_INLINE uint32_t load_u8(const uint8_t* from) {
+// Load read-only global memory, at an address that is a multiple of the size.
+template <class T>
+WCODEC_INLINE T load(const uint8_t* from) {
 #if WCODEC_ON_GPU
-    return __ldg(from);
+    if constexpr (sizeof(T) == sizeof(uint4)) {
+        const uint4 value = __ldg(reinterpret_cast<const uint4*>(from));
+        return T{{value.x, value.y, value.z, value.w}};
+    } else {
+        return __ldg(reinterpret_cast<const T*>(from));
+    }
 #else
-    return *from;
-#endif
-}
-
-WCODEC_INLINE uint32_t load_u16(const uint8_t* from) {
-#if WCODEC_ON_GPU
-    return __ldg(reinterpret_cast<const uint16_t*>(from));
-#else
-    assert(reinterpret_cast<uintptr_t>(from) % 2 == 0);
-    uint16_t value;
+    assert(reinterpret_cast<uintptr_t>(from) % sizeof(T) == 0);
+    T value;
     std::memcpy(&value, from, sizeof value);
     return value;
 #endif
 }
 
-WCODEC_INLINE uint32_t load_u32(const uint8_t* from) {
+// A word of an array in shared memory, by its offset in bytes.
+template <uint32_t N>
+WCODEC_INLINE uint32_t word_at(const uint32_t (&words)[N], uint32_t offset) {
 #if WCODEC_ON_GPU
-    return __ldg(reinterpret_cast<const uint32_t*>(from));
+    return *reinterpret_cast<const uint32_t*>(reinterpret_cast<const uint8_t*>(words) + offset);
 #else
-    assert(reinterpret_cast<uintptr_t>(from) % 4 == 0);
-    uint32_t value;
-    std::memcpy(&value, from, sizeof value);
-    return value;
+    assert(offset % 4 == 0 && offset / 4 < N);
+    return words[offset / 4];
 #endif
 }
 
-WCODEC_INLINE Bytes16 load_bytes16(const uint8_t* from) {
-#if WCODEC_ON_GPU
-    const uint4 value = __ldg(reinterpret_cast<const uint4*>(from));
-    return {{value.x, value.y, value.z, value.w}};
-#else
-    assert(reinterpret_cast<uintptr_t>(from) % 16 == 0);
-    Bytes16 value;
-    std::memcpy(&value, from, sizeof value);
-    return value;
-#endif
-}
-
-// Store a value at an address that is a multiple of its size.
+// Store to global memory, at an address that is a multiple of the size.
 template <class T>
 WCODEC_INLINE void store(uint8_t* to, T value) {
 #if WCODEC_ON_GPU
+    __builtin_assume(__isGlobal(to));
     *reinterpret_cast<T*>(to) = value;
 #else
     assert(reinterpret_cast<uintptr_t>(to) % sizeof(T) == 0);

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`wcodec verify`."""
+
+from __future__ import annotations
+
+import click
+
+from wcodec.cli import common
+
+
+@click.command(name="verify")
+@click.argument("inputs", metavar="INPUT...", type=click.Path(), nargs=-1, required=True)
+@common.threads_option
+@common.quiet_option
+@common.json_option
+def command(inputs: tuple[str, ...], threads: int | None, quiet: bool, as_json: bool) -> int:
+    """Decode wcodec files without writing and check every checksum.
+
+    Exit code 0 if all files are sound, 1 if any is not.
+    """
+    from wcodec.errors import WcodecError
+    from wcodec.inspection import verify
+
+    results = []
+    for input in inputs:
+        with common.shown_progress("verifying", quiet or as_json) as progress:
+            try:
+                result = {"path": input, "ok": True}
+                result.update(verify(input, threads=threads, progress=progress))
+            except (WcodecError, OSError) as error:
+                result = {"path": input, "ok": False, "error": " ".join(str(error).split())}
+        results.append(result)
+        if as_json:
+            continue
+        if not result["ok"]:
+            click.echo(f"wcodec: {input}: {result['error']}", err=True)
+        elif not quiet:
+            click.echo(f"{input}: ok, {result['n_layers']} layers, {result['n_blocks']} blocks")
+    if as_json:
+        common.print_json(results)
+    return 0 if all(result["ok"] for result in results) else 1

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs of blocks: their headers as an array, their bytes as one buffer that a decoder may read
+beyond the end of.
+
+What a block's payload means is the codec's; here a block is 16 bytes of header, payload_bytes, and
+zero bytes up to a multiple of 16 (docs/format.md section 6). The directory of a layer has the same
+shape.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from wcodec.block_header import BLOCK_ALIGNMENT, BLOCK_HEADER, block_sizes
+from wcodec.checksum import Buffer, crc32
+from wcodec.container.constants import (
+    BLOCK_HEADER_BYTES,
+    CODING_DIRECTORY,
+    CRC_BYTES,
+    MAX_FILE_BYTES,
+    READ_SLACK_BYTES,
+    align,
+)
+from wcodec.container.records import (
+    BLOCK_HEADER_STRUCT,
+    BlockHeaders,
+    check_crc,
+)
+from wcodec.errors import CorruptError
+from wcodec.limits import ReadLimits
+
+Bytes = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.int64]
+
+
+class Blocks(NamedTuple):
+    """Whole consecutive blocks of a layer.
+
+    `data[:n_bytes]` holds them back to back as in the file, headers and padding included; at least
+    READ_SLACK_BYTES zero bytes follow in `data`. `headers` are those of the directory or, in a
+    stream, those that were read.
+    """
+
+    headers: BlockHeaders
+    data: Bytes
+    n_bytes: int
+
+    @property
+    def offsets(self) -> Offsets:
+        """Where each block begins in `data`, and at last where the blocks end."""
+        return block_offsets(self.headers)
+
+
+def allocate(n_bytes: int) -> Bytes:
+    """Return an array of `n_bytes` to fill, followed by READ_SLACK_BYTES zero bytes."""
+    data = np.empty(n_bytes + READ_SLACK_BYTES, np.uint8)
+    data[n_bytes:] = 0
+    return data
+
+
+def as_headers(data: Buffer) -> BlockHeaders:
+    """Return bytes (or an array of BLOCK_HEADER) as an array of block headers, without a copy."""
+    headers: BlockHeaders = np.frombuffer(data, BLOCK_HEADER)
+    return headers
+
+
+def block_offsets(headers: BlockHeaders) -> Offsets:
+    """Return where each of these consecutive blocks begins, from the first, and at last where the
+    last one ends.
+
+    The payload sizes have been checked (check_headers), so that the sum fits 63 bits.
+    """
+    offsets = np.zeros(len(headers) + 1, np.int64)
+    offsets[1:] = np.cumsum(block_sizes(headers))
+    return offsets
+
+
+def check_headers(headers: BlockHeaders, first: int, layer: str, limits: ReadLimits) -> None:
+    """Raise CorruptError or LimitError unless these may be the headers of blocks `first` ... of a
+    layer.
+
+    Coding, form and n_streams are the codec's to check.
+    """
+    for wrong, what in (
+        (headers["reserved"] != 0, "the reserved byte of its header is not zero"),
+        (headers["coding"] == CODING_DIRECTORY, "is a directory"),
+        (headers["payload_bytes"] == 0, "has no payload"),
+    ):
+        if wrong.any():
+            raise CorruptError(f"block {first + int(wrong.argmax())} of {layer!r:.200}: {what}")
+    if len(headers):
+        worst = int(headers["payload_bytes"].argmax())
+        payload_bytes = int(headers["payload_bytes"][worst])
+        where = f"block {first + worst} of {layer!r:.200}: payload_bytes"
+        if payload_bytes * len(headers) > MAX_FILE_BYTES:
+            raise CorruptError(f"{where} is {payload_bytes}, more than a file can hold")
+        limits.check("block_bytes", payload_bytes, where)
+
+
+def inline_headers(data: Bytes, offsets: Offsets) -> BlockHeaders:
+    """Return a copy of the headers that stand at `offsets` (multiples of 16) in `data`."""
+    whole = len(data) // BLOCK_HEADER_BYTES * BLOCK_HEADER_BYTES
+    rows = data[:whole].reshape(-1, BLOCK_HEADER_BYTES)
+    return rows[offsets // BLOCK_HEADER_BYTES].view(BLOCK_HEADER).reshape(-1)
+
+
+def first_difference(found: BlockHeaders, expected: BlockHeaders) -> int | None:
+    """Return where two arrays of headers of the same length first differ, or None."""
+    if found.tobytes() == expected.tobytes():
+        return None
+    return int((found != expected).argmax())
+
+
+def check_padding(data: Bytes, headers: BlockHeaders, first: int, layer: str) -> None:
+    """Raise CorruptError unless the zero bytes after each payload are zero in `data`, blocks
+    `first` ... of a layer.
+    """
+    if not len(headers):
+        return
+    # A payload is not empty, so the last 16 bytes of a block are payload and the padding.
+    rows = data[: len(data) // BLOCK_ALIGNMENT * BLOCK_ALIGNMENT].reshape(-1, BLOCK_ALIGNMENT)
+    last = rows[block_offsets(headers)[1:] // BLOCK_ALIGNMENT - 1]
+    n_payload = (headers["payload_bytes"] - np.uint64(1)) % BLOCK_ALIGNMENT + np.uint64(1)
+    is_padding = np.arange(BLOCK_ALIGNMENT, dtype=np.uint64) >= n_payload[:, None]
+    wrong = ((last != 0) & is_padding).any(axis=1)
+    if wrong.any():
+        raise CorruptError(
+            f"block {first + int(wrong.argmax())} of {layer!r:.200}: padding is not zero"
+        )
+
+
+def size_of_block(header: bytes, number: int, layer: str, limits: ReadLimits) -> int | None:
+    """Return the size of the block that begins with this header, padding included, or None for a
+    directory.
+
+    Raises CorruptError, LimitError.
+    """
+    (_, coding, _, _, reserved, payload_bytes) = BLOCK_HEADER_STRUCT.unpack(header)
+    if coding == CODING_DIRECTORY:
+        return None
+    if reserved or not payload_bytes:
+        raise CorruptError(f"block {number} of {layer!r:.200}: header is {header.hex()}")
+    limits.check("n_blocks", number + 1, f"layer {layer!r:.200}: number of blocks")
+    limits.check("block_bytes", payload_bytes, f"block {number} of {layer!r:.200}: payload_bytes")
+    return align(BLOCK_HEADER_BYTES + payload_bytes, BLOCK_ALIGNMENT)
+
+
+def pack_directory(headers: bytes) -> bytes:
+    """Return the directory of a layer whose block headers are these, ready to be written; a
+    multiple of 16 bytes.
+    """
+    directory = np.zeros(1, BLOCK_HEADER)
+    directory["coding"] = CODING_DIRECTORY
+    directory["payload_bytes"] = len(headers)
+    directory["crc"] = crc32(headers, crc32(directory.tobytes()[CRC_BYTES:]))
+    return directory.tobytes() + headers
+
+
+def directory_bytes(n_blocks: int) -> int:
+    """Return the size of the directory of `n_blocks` blocks."""
+    return BLOCK_HEADER_BYTES * (n_blocks + 1)
+
+
+def unpack_directory(data: bytes, layer: str) -> BlockHeaders:
+    """Return the headers in a directory of exactly `data`; the mirror of pack_directory. Raises
+    CorruptError.
+    """
+    where = f"directory of {layer!r:.200}"
+    (header,) = as_headers(data[:BLOCK_HEADER_BYTES])
+    payload_bytes = len(data) - BLOCK_HEADER_BYTES
+    if header["coding"] != CODING_DIRECTORY:
+        raise CorruptError(f"{where}: coding is {header['coding']}, expected {CODING_DIRECTORY}")
+    if header["payload_bytes"] != payload_bytes:
+        raise CorruptError(
+            f"{where}: payload is {header['payload_bytes']} bytes, expected {payload_bytes}"
+        )
+    if header["form"] or header["n_streams"] or header["reserved"]:
+        raise CorruptError(f"{where}: form, n_streams and the reserved byte are not zero")
+    check_crc(where, crc32(data[CRC_BYTES:]), int(header["crc"]))
+    return as_headers(data[BLOCK_HEADER_BYTES:])

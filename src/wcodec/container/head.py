@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The head of a layer record (docs/format.md section 4): what a layer is, before its blocks.
+
+Its own size comes first, so a reader checks that against the other sizes (head_size), then has all
+bytes and checks the CRC, then the rules. The rules are one function, LayerHead.problem(), for the
+reader (CorruptError) and the writer (ValueError).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import struct
+from dataclasses import dataclass
+from typing import Protocol
+
+from wcodec import dtypes
+from wcodec.block_header import BLOCK_ALIGNMENT
+from wcodec.checksum import crc32
+from wcodec.container.constants import (
+    CRC_BYTES,
+    FAMILIES,
+    FLAG_ROW_GROUPS,
+    HEAD_FIXED_BYTES,
+    KIND_REFERENCE,
+    KIND_STORED,
+    MAX_DTYPE_BYTES,
+    MAX_U64,
+    RECORD_MAGIC,
+    RESERVED_FAMILIES,
+    align,
+)
+from wcodec.container.records import check_crc, decode_text
+from wcodec.errors import CorruptError, UnsupportedError
+from wcodec.limits import ReadLimits
+
+_HEAD = struct.Struct("<4sIBBBBHHQIIQIIH6s")
+_U32 = struct.Struct("<I")
+
+
+@functools.cache
+def shape_struct(rank: int) -> struct.Struct:
+    """Return the struct of `rank` sizes of 64 bits."""
+    return struct.Struct(f"<{rank}Q")
+
+
+@dataclass(frozen=True)
+class LayerHead:
+    """What the record of a layer says before its blocks.
+
+    Sizes are in bytes except `shape` (elements), `block_rows` and `panel_rows` (rows) and
+    `col_bands` (a count). `family` is the coding of its blocks beside raw and constant. A reference
+    (`kind` 1) has the bytes of the earlier layer `target` and leaves everything else zero.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data_bytes: int
+    family: int = 0
+    unit_bytes: int = 0
+    row_groups: bool = False
+    row_axes: int = 0
+    block_rows: int = 0
+    col_bands: int = 0
+    panel_rows: int = 0
+    kind: int = KIND_STORED
+    target: str = ""
+
+    @staticmethod
+    def reference(
+        name: str, dtype: str, shape: tuple[int, ...], data_bytes: int, target: str
+    ) -> LayerHead:
+        """Return the head of a layer that has the same bytes as the stored layer `target`."""
+        return LayerHead(name, dtype, shape, data_bytes, kind=KIND_REFERENCE, target=target)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the matrix; one when row_axes is 0."""
+        return math.prod(self.shape[: self.row_axes]) if self.row_axes else 1
+
+    @property
+    def cols(self) -> int:
+        """Units in a row of the matrix."""
+        if self.row_axes:
+            return math.prod(self.shape[self.row_axes :])
+        return self.data_bytes // self.unit_bytes
+
+    @property
+    def head_bytes(self) -> int:
+        return head_bytes(
+            len(self.shape),
+            len(self.name.encode("utf-8")),
+            len(self.dtype.encode("utf-8")),
+            len(self.target.encode("utf-8")),
+        )
+
+    def problem(self) -> str | None:
+        """Return which rule of docs/format.md section 4 or 5 this head breaks, or None.
+
+        The bounds on blocks, bands and panels depend on the block grid and are the codec's to
+        check.
+        """
+        return tensor_problem(self) or (
+            _stored_problem(self) if self.kind == KIND_STORED else _reference_problem(self)
+        )
+
+    def pack(self) -> bytes:
+        """Return the head with its CRC; ValueError if a field cannot hold its value."""
+        name, dtype, target = (t.encode("utf-8") for t in (self.name, self.dtype, self.target))
+        try:
+            fixed = _HEAD.pack(
+                RECORD_MAGIC,
+                head_bytes(len(self.shape), len(name), len(dtype), len(target)),
+                self.kind,
+                self.family,
+                self.unit_bytes,
+                FLAG_ROW_GROUPS if self.row_groups else 0,
+                self.row_axes,
+                len(self.shape),
+                self.data_bytes,
+                self.block_rows,
+                self.col_bands,
+                self.panel_rows,
+                len(name),
+                len(target),
+                len(dtype),
+                bytes(6),
+            )
+            head = fixed + shape_struct(len(self.shape)).pack(*self.shape) + name + dtype + target
+        except struct.error as error:
+            raise ValueError(f"layer {self.name!r:.200}: a field does not fit: {error}") from error
+        return head + _U32.pack(crc32(head))
+
+    @staticmethod
+    def unpack(data: bytes, where: str, limits: ReadLimits) -> LayerHead:
+        """Return the head of exactly `data`. Raises CorruptError, LimitError, UnsupportedError."""
+        if head_size(data, where, limits) != len(data):
+            raise CorruptError(
+                f"{where}: head is {head_size(data, where, limits)} bytes, expected {len(data)}"
+            )
+        (stored_crc,) = _U32.unpack_from(data, len(data) - CRC_BYTES)
+        check_crc(f"{where}: head", crc32(data[:-CRC_BYTES]), stored_crc)
+        head = _unpack_fields(data, where)
+        problem = head.problem()
+        if problem is not None:
+            if head.kind == KIND_STORED and head.family in RESERVED_FAMILIES:
+                raise UnsupportedError(f"layer {head.name!r:.200}: {problem}")
+            raise CorruptError(f"layer {head.name!r:.200}: {problem}")
+        limits.check("layer_bytes", head.data_bytes, f"layer {head.name!r:.200}: decoded size")
+        return head
+
+
+def head_bytes(rank: int, name_bytes: int, dtype_bytes: int, target_bytes: int) -> int:
+    """Return the size of a head with these sizes in it, its CRC included."""
+    return HEAD_FIXED_BYTES + 8 * rank + name_bytes + dtype_bytes + target_bytes + CRC_BYTES
+
+
+def first_block_offset(size_of_head: int) -> int:
+    """Return where the first block (or the directory) begins, from the start of the record."""
+    return align(size_of_head, BLOCK_ALIGNMENT)
+
+
+def check_n_blocks(head: LayerHead, n_blocks: int) -> None:
+    """Raise CorruptError unless a stored layer has blocks just if it has bytes."""
+    if bool(n_blocks) != bool(head.data_bytes):
+        raise CorruptError(
+            f"layer {head.name!r:.200}: has {n_blocks} blocks for {head.data_bytes} bytes"
+        )
+
+
+def head_size(fixed: bytes, where: str, limits: ReadLimits) -> int:
+    """Return the size of the head that begins with the 56 bytes `fixed`, checked and within the
+    limits.
+
+    So a reader knows how much to read before it can check the head's CRC. Raises CorruptError,
+    LimitError.
+    """
+    if len(fixed) < HEAD_FIXED_BYTES:
+        raise CorruptError(f"{where}: head is {len(fixed)} bytes, at least {HEAD_FIXED_BYTES}")
+    fields = _HEAD.unpack_from(fixed)
+    magic, declared, rank = fields[0], fields[1], fields[7]
+    name_bytes, target_bytes, dtype_bytes = fields[12:15]
+    if magic != RECORD_MAGIC:
+        raise CorruptError(f"{where}: starts with {magic!r}, expected {RECORD_MAGIC!r}")
+    expected = head_bytes(rank, name_bytes, dtype_bytes, target_bytes)
+    if declared != expected:
+        raise CorruptError(f"{where}: head_bytes is {declared}, its fields need {expected}")
+    limits.check("rank", rank, f"{where}: rank")
+    limits.check("name_bytes", max(name_bytes, target_bytes), f"{where}: size of the longest name")
+    return expected
+
+
+def _unpack_fields(data: bytes, where: str) -> LayerHead:
+    (
+        _, _, kind, family, unit_bytes, flags, row_axes, rank, data_bytes, block_rows, col_bands,
+        panel_rows, name_bytes, target_bytes, dtype_bytes, reserved,
+    ) = _HEAD.unpack_from(data)  # fmt: skip
+    if flags & ~FLAG_ROW_GROUPS or any(reserved):
+        raise CorruptError(f"{where}: reserved bits of the head are not zero")
+    at = HEAD_FIXED_BYTES + 8 * rank
+    texts = []
+    for size in (name_bytes, dtype_bytes, target_bytes):
+        texts.append(decode_text(data[at : at + size], where))
+        at += size
+    return LayerHead(
+        name=texts[0],
+        dtype=texts[1],
+        shape=shape_struct(rank).unpack_from(data, HEAD_FIXED_BYTES),
+        data_bytes=data_bytes,
+        family=family,
+        unit_bytes=unit_bytes,
+        row_groups=bool(flags & FLAG_ROW_GROUPS),
+        row_axes=row_axes,
+        block_rows=block_rows,
+        col_bands=col_bands,
+        panel_rows=panel_rows,
+        kind=kind,
+        target=texts[2],
+    )
+
+
+class _Tensor(Protocol):
+    """What a head and an index entry have in common."""
+
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def data_bytes(self) -> int: ...
+    @property
+    def kind(self) -> int: ...
+    @property
+    def unit_bytes(self) -> int: ...
+
+
+def tensor_problem(layer: _Tensor) -> str | None:
+    """Return which rule on kind, dtype, shape, size and unit a head or an index entry breaks, or
+    None.
+    """
+    dtype, shape, kind = layer.dtype, layer.shape, layer.kind
+    if kind not in (KIND_STORED, KIND_REFERENCE):
+        return f"kind is {kind}, known are {KIND_STORED} and {KIND_REFERENCE}"
+    if not 1 <= len(dtype.encode("utf-8")) <= MAX_DTYPE_BYTES:
+        return f"dtype {dtype!r:.80} is not 1 to {MAX_DTYPE_BYTES} bytes"
+    n_elements = math.prod(shape)
+    if n_elements > MAX_U64:
+        return f"shape {list(shape)} overflows 64 bits"
+    n_bits = dtypes.bits(dtype)
+    if n_bits is not None and n_elements * n_bits != 8 * layer.data_bytes:
+        return (
+            f"data_bytes is {layer.data_bytes}, "
+            f"{dtype} of shape {list(shape)} has {n_elements * n_bits} bits"
+        )
+    unit_bytes = dtypes.unit_bytes(dtype) if kind == KIND_STORED else 0
+    if layer.unit_bytes != unit_bytes:
+        return f"unit_bytes is {layer.unit_bytes}, expected {unit_bytes}"
+    return None
+
+
+def _stored_problem(head: LayerHead) -> str | None:
+    if head.target:
+        return f"stored, yet it has target {head.target!r:.200}"
+    if head.family in RESERVED_FAMILIES:
+        return f"family {RESERVED_FAMILIES[head.family]} is reserved for later versions"
+    if head.family not in FAMILIES:
+        return f"family is {head.family}, known are {sorted(FAMILIES)}"
+    if head.row_axes > len(head.shape):
+        return f"row_axes is {head.row_axes}, the shape has {len(head.shape)} axes"
+    n_bits = dtypes.bits(head.dtype)
+    if head.row_axes and (n_bits is None or n_bits % 8):
+        return f"row_axes is {head.row_axes}, expected 0 since {head.dtype} is cut by bytes"
+    return _grid_problem(head)
+
+
+def _grid_problem(head: LayerHead) -> str | None:
+    grid = {
+        "block_rows": head.block_rows,
+        "col_bands": head.col_bands,
+        "panel_rows": head.panel_rows,
+    }
+    for field, value in grid.items():
+        if (value == 0) != (head.data_bytes == 0):
+            return f"{field} is {value} in a layer of {head.data_bytes} bytes"
+    if head.data_bytes and not head.row_groups and head.panel_rows != head.rows:
+        return f"panel_rows is {head.panel_rows} without row groups, expected {head.rows} rows"
+    return None
+
+
+def _reference_problem(head: LayerHead) -> str | None:
+    fields = (
+        "family", "row_groups", "row_axes", "block_rows", "col_bands", "panel_rows",
+    )  # fmt: skip
+    for field in fields:
+        if getattr(head, field):
+            return f"{field} is {getattr(head, field)} in a reference, expected 0"
+    return None

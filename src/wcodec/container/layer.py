@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One layer of a file with random access: its head and directory, checked on opening, and its
+blocks on request.
+"""
+
+from __future__ import annotations
+
+from wcodec.container.blocks import (
+    Blocks,
+    Bytes,
+    Offsets,
+    allocate,
+    as_headers,
+    block_offsets,
+    check_headers,
+    check_padding,
+    directory_bytes,
+    first_difference,
+    inline_headers,
+    unpack_directory,
+)
+from wcodec.container.constants import READ_SLACK_BYTES
+from wcodec.container.head import LayerHead, first_block_offset
+from wcodec.container.index import IndexEntry
+from wcodec.container.records import BlockHeaders, check_zero
+from wcodec.container.source import Input
+from wcodec.errors import CorruptError
+from wcodec.limits import ReadLimits
+
+# Records up to this size are read whole when they are opened: the many small layers of a model cost
+# one read each.
+SMALL_RECORD_BYTES = 64 << 10
+
+
+class Layer:
+    """A layer of an open Reader.
+
+    `head` is what its record says, `entry` the same from the index, `headers` the headers of all
+    blocks, `offsets` where each block begins (from the first block, in bytes) and at last where the
+    blocks end. A reference has no blocks. read_blocks() may be called from several threads at once;
+    take() and finish() go through the blocks in order.
+    """
+
+    head: LayerHead
+    entry: IndexEntry
+    headers: BlockHeaders
+    offsets: Offsets
+
+    def __init__(self, source: Input, entry: IndexEntry, limits: ReadLimits) -> None:
+        self.entry = entry
+        self._source = source
+        self._first_block = first_block_offset(entry.head_bytes)
+        self._record: bytes | None = None
+        self._taken = 0
+        begin, end = self._read_ends()
+        self.head = LayerHead.unpack(
+            begin[: entry.head_bytes], f"layer {entry.name!r:.200}", limits
+        )
+        entry.check_head(self.head)
+        check_zero(begin[entry.head_bytes :], f"layer {entry.name!r:.200}: head")
+        n = 0 if entry.is_reference else directory_bytes(entry.n_blocks)
+        self.headers = unpack_directory(end[:n], entry.name) if n else as_headers(b"")
+        check_zero(end[n:], f"layer {entry.name!r:.200}: end of the record")
+        check_headers(self.headers, 0, entry.name, limits)
+        self.offsets = block_offsets(self.headers)
+        self._check_size()
+
+    def read_blocks(self, first: int, count: int, *, out: Bytes | None = None) -> Blocks:
+        """Read blocks `first` to `first + count`, exclusive, in one read.
+
+        `out` is a contiguous array to read into, of at least READ_SLACK_BYTES more than the blocks
+        have; without it one is allocated. Raises CorruptError for blocks that the layer has not, if
+        a block's header differs from the directory's and if padding is not zero; the CRC of a block
+        is for its decoder to check.
+        """
+        if first < 0 or count < 0:
+            raise ValueError(f"blocks {first} to {first + count}")
+        if first + count > len(self.headers):
+            raise CorruptError(
+                f"layer {self.entry.name!r:.200}: has {len(self.headers)} blocks, "
+                f"expected at least {first + count}"
+            )
+        begin, end = int(self.offsets[first]), int(self.offsets[first + count])
+        data = _prepare(out, end - begin)
+        self._read_into(begin, data.data[: end - begin])
+        blocks = Blocks(self.headers[first : first + count], data, end - begin)
+        inline = inline_headers(data[: blocks.n_bytes], self.offsets[first : first + count] - begin)
+        difference = first_difference(inline, blocks.headers)
+        if difference is not None:
+            raise CorruptError(
+                f"block {first + difference} of {self.entry.name!r:.200}: "
+                f"header is {inline[difference]}, directory says {blocks.headers[difference]}"
+            )
+        check_padding(data[: blocks.n_bytes], blocks.headers, first, self.entry.name)
+        return blocks
+
+    def take(self, count: int, *, out: Bytes | None = None) -> Blocks:
+        """Read the next `count` blocks, as read_blocks()."""
+        blocks = self.read_blocks(self._taken, count, out=out)
+        self._taken += count
+        return blocks
+
+    def finish(self) -> None:
+        """Raise CorruptError if blocks are left that take() was not asked for."""
+        if self._taken != len(self.headers):
+            raise CorruptError(
+                f"layer {self.entry.name!r:.200}: has {len(self.headers)} blocks, "
+                f"expected {self._taken}"
+            )
+
+    def _read_ends(self) -> tuple[bytes, bytes]:
+        """Return the record up to the first block, and from the directory on."""
+        entry = self.entry
+        end = self._first_block if entry.is_reference else entry.directory_offset
+        if entry.record_bytes <= SMALL_RECORD_BYTES:
+            self._record = self._source.read(entry.record_offset, entry.record_bytes)
+            return self._record[: self._first_block], self._record[end:]
+        begin_part, end_part = self._source.read_many(
+            [
+                (entry.record_offset, self._first_block),
+                (entry.record_offset + end, entry.record_bytes - end),
+            ]
+        )
+        return begin_part, end_part
+
+    def _check_size(self) -> None:
+        if self.entry.is_reference:
+            return
+        expected = self.entry.directory_offset - self._first_block
+        if self.offsets[-1] != expected:
+            raise CorruptError(
+                f"directory of {self.entry.name!r:.200}: its blocks have {self.offsets[-1]} bytes, "
+                f"the record has {expected}"
+            )
+
+    def _read_into(self, begin: int, out: memoryview) -> None:
+        at = self._first_block + begin
+        if self._record is not None:
+            out[:] = self._record[at : at + len(out)]
+        else:
+            self._source.read_into(self.entry.record_offset + at, out)
+
+
+def _prepare(out: Bytes | None, n_bytes: int) -> Bytes:
+    if out is None:
+        return allocate(n_bytes)
+    if out.dtype != "uint8" or out.ndim != 1 or not out.flags.c_contiguous:
+        raise ValueError("out is not a contiguous array of uint8 with one axis")
+    if len(out) < n_bytes + READ_SLACK_BYTES:
+        raise ValueError(f"out has {len(out)} bytes, needed are {n_bytes + READ_SLACK_BYTES}")
+    out[n_bytes : n_bytes + READ_SLACK_BYTES] = 0
+    return out

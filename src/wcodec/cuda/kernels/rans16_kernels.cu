@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The entry points of the GPU decoder: wcodec_rans16_FORM, a stream of that form for each CTA, and
+// wcodec_copy_blocks, a raw or constant block for each CTA. Descriptors, payloads and outputs are
+// in device memory; nothing is allocated and nothing waits for the host, so that launches can be
+// captured in a graph. status[i] gets the StreamStatus bits of streams[i]: 0 is good.
+//
+// A CTA is one warp. Then blockIdx, and with it the descriptor and every branch of the decoder, is
+// the same for all threads in the compiler's eyes too, and the hardware balances streams of
+// different length. 32 CTAs, the most a multiprocessor holds, are enough warps to keep it busy.
+#include "copy_block.hpp"
+#include "rans16_warp.hpp"
+
+namespace wcodec {
+
+// All of sm_75 to sm_120 can hold so many; at 64 registers or fewer 32 fit where the chip has room.
+constexpr uint32_t MIN_CTAS = 16;
+constexpr uint32_t COPY_THREADS = 256;
+
+template <uint32_t FORM>
+__device__ __forceinline__ void decode_stream(const StreamDescriptor* streams, uint32_t* status) {
+    __shared__ WarpShared shared;
+    StreamDecoder<FORM> decoder(streams[blockIdx.x], shared);
+    const uint32_t result = decoder.decode();
+    if (threadIdx.x == 0) status[blockIdx.x] = result;
+}
+
+}  // namespace wcodec
+
+#define WCODEC_RANS16_KERNEL(name, form)                                                  \
+    extern "C" __global__ void __launch_bounds__(wcodec::WARP_THREADS, wcodec::MIN_CTAS)  \
+        wcodec_rans16_##name(const wcodec::StreamDescriptor* streams, uint32_t* status) { \
+        wcodec::decode_stream<wcodec::form>(streams, status);                             \
+    }
+
+WCODEC_RANS16_KERNEL(bf16_e8, FORM_BF16_E8)
+WCODEC_RANS16_KERNEL(bf16_e8m1, FORM_BF16_E8M1)
+WCODEC_RANS16_KERNEL(fp16_e5m1, FORM_FP16_E5M1)
+WCODEC_RANS16_KERNEL(fp32_e8, FORM_FP32_E8)
+WCODEC_RANS16_KERNEL(fp32_e8m1, FORM_FP32_E8M1)
+WCODEC_RANS16_KERNEL(fp32_e8_z13, FORM_FP32_E8_Z13)
+WCODEC_RANS16_KERNEL(fp32_e8m1_z13, FORM_FP32_E8M1_Z13)
+WCODEC_RANS16_KERNEL(fp32_e8_z16, FORM_FP32_E8_Z16)
+WCODEC_RANS16_KERNEL(fp32_e8m1_z16, FORM_FP32_E8M1_Z16)
+
+extern "C" __global__ void __launch_bounds__(wcodec::COPY_THREADS)
+    wcodec_copy_blocks(const wcodec::CopyDescriptor* blocks) {
+    wcodec::copy_block(blocks[blockIdx.x], threadIdx.x, wcodec::COPY_THREADS);
+}

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The decoding flow: container -> blocks -> windows -> arrays or a safetensors file. The mirror of
+encode.py.
+
+Nothing here needs the encoder. Memory is bounded by a few windows beside the arrays that are asked
+for.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wcodec.codec import batch
+from wcodec.codec.layout import Grid, matrix_shape
+from wcodec.container import KIND_REFERENCE, Layer, LayerHead, Reader, SequentialReader
+from wcodec.dtypes import bits, numpy_dtype, unit_bytes
+from wcodec.errors import CorruptError, LimitError
+from wcodec.limits import ReadLimits
+from wcodec.publication import publish
+from wcodec.safetensors_file import canonical_header, parse_header
+
+WINDOW_BYTES = 32 << 20
+
+Path = str | os.PathLike[str]
+Progress = Callable[[int, int], object]
+
+
+def decode_checkpoint(
+    input: Path | IO[bytes],
+    output: Path | IO[bytes] | None = None,
+    *,
+    device: str = "cpu",
+    use_gpu: bool = False,
+    threads: int | None = None,
+    limits: ReadLimits | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Decode a wcodec file into arrays, or back into the safetensors file it was made of.
+
+    `input` is a path or a binary file object; one that cannot seek (a pipe) is decoded as its bytes
+    arrive. Without `output` the result is a dict of numpy arrays by layer name (ml_dtypes for
+    bfloat16 and fp8; F4 and F6 as packed uint8; freshly allocated, writable). With `output`, a path
+    or an object with write(bytes), a safetensors file is written and the result is a dict of
+    statistics: `input_bytes`, `output_bytes`, `seconds`, `n_layers`. If a safetensors file was
+    encoded, the same bytes come back; a file made of arrays gets a canonical header. A path appears
+    whole or not at all (an existing file is replaced).
+
+    `progress` is called with (bytes decoded, bytes in all); all is 0 while a pipe has not told it.
+
+    Raises TruncatedError, CorruptError (naming layer and block), UnsupportedError or LimitError
+    (see ReadLimits), OSError from the file system, NotImplementedError for `device` other than
+    "cpu" and for `use_gpu`, which are not built yet.
+    """
+    if device != "cpu":
+        raise NotImplementedError(f"device={device!r} is not built yet; use 'cpu'")
+    if use_gpu:
+        raise NotImplementedError("use_gpu=True is not built yet; use False")
+    n_threads = batch.thread_count(threads)
+    started = time.perf_counter()
+    with open_reader(input, limits or ReadLimits()) as reader:
+        if output is None:
+            return _decode_arrays(reader, n_threads, progress)
+        if hasattr(output, "write"):
+            statistics = write_safetensors(reader, output, n_threads, progress)
+        else:
+            if (
+                not hasattr(input, "read")
+                and os.path.exists(output)
+                and os.path.samefile(input, output)
+            ):
+                raise ValueError(f"output {os.fspath(output)!r} is the input itself")
+            with publish(output, force=True) as file:
+                statistics = write_safetensors(reader, file, n_threads, progress)
+    statistics["seconds"] = time.perf_counter() - started
+    return statistics
+
+
+@contextmanager
+def open_reader(input: Path | IO[bytes], limits: ReadLimits) -> Iterator[Reader | SequentialReader]:
+    """A Reader where the input can seek, else a SequentialReader."""
+    if hasattr(input, "read") and not (hasattr(input, "seekable") and input.seekable()):
+        yield SequentialReader(input, limits=limits)
+    else:
+        with Reader(input, limits=limits) as reader:
+            yield reader
+
+
+def layers_of(reader: Reader | SequentialReader) -> Iterator[Layer]:
+    """All layers in the order of the file, references included."""
+    if isinstance(reader, SequentialReader):
+        yield from reader
+    else:
+        for name in reader.layers:
+            yield reader.open_layer(name)
+
+
+def decode_windows(
+    layer: Layer, threads: int, out: NDArray[np.uint8] | None = None
+) -> Iterator[NDArray[np.uint8]]:
+    """Decode a stored layer window by window and yield the bytes of each, in order.
+
+    With `out`, an array of data_bytes, windows are decoded into their places in it; else each is
+    valid until the next.
+    """
+    head = layer.head
+    grid = grid_of(head)
+    scratch = np.empty(0, dtype=np.uint8)
+    first_block = 0
+    for window in grid.windows(WINDOW_BYTES):
+        if out is not None:
+            target = out[window.start : window.start + window.size]
+        else:
+            if window.size > len(scratch):
+                scratch = np.empty(window.size, dtype=np.uint8)
+            target = scratch[: window.size]
+        if window.descriptors is None:
+            groups = batch.decode_row_groups(
+                _take(layer, 1), window.rows, layer=head.name, first_block=first_block
+            )
+            first_block += 1
+            descriptors, row_index = grid.group_descriptors(groups)
+        else:
+            descriptors, row_index = window.descriptors, batch.NO_ROWS
+        batch.decode_blocks(
+            _take(layer, len(descriptors)),
+            head.family,
+            descriptors,
+            row_index,
+            target,
+            grid.unit_bytes,
+            threads=threads,
+            layer=head.name,
+            first_block=first_block,
+        )
+        first_block += len(descriptors)
+        yield target
+    layer.finish()
+
+
+def _take(layer: Layer, count: int) -> batch.Blocks:
+    taken = layer.take(count)
+    return batch.Blocks(taken.headers, taken.data)
+
+
+def grid_of(head: LayerHead) -> Grid:
+    """The block grid that a head describes. Raises CorruptError if it is not legal."""
+    if head.data_bytes == 0:
+        rows = cols = 0
+    else:
+        rows, cols = matrix_shape(head.dtype, head.shape, head.data_bytes, head.row_axes)
+    grid = Grid(
+        rows,
+        cols,
+        unit_bytes(head.dtype),
+        head.block_rows,
+        head.col_bands,
+        head.panel_rows,
+        head.row_groups,
+    )
+    grid.check(head.name)
+    return grid
+
+
+def _decode_arrays(
+    reader: Reader | SequentialReader, threads: int, progress: Progress | None
+) -> dict[str, NDArray[Any]]:
+    total = _total_bytes(reader)
+    arrays: dict[str, NDArray[Any]] = {}
+    done = 0
+    for layer in layers_of(reader):
+        head = layer.head
+        if head.kind == KIND_REFERENCE:
+            data = arrays[head.target].reshape(-1).view(np.uint8).copy()
+        else:
+            data = np.empty(head.data_bytes, dtype=np.uint8)
+            for window in decode_windows(layer, threads, data):
+                done += len(window)
+                if progress is not None:
+                    progress(done, total)
+        arrays[head.name] = as_array(data, head.dtype, head.shape)
+    return arrays
+
+
+def as_array(data: NDArray[np.uint8], dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """View the bytes of a layer as the array it stands for; packed and unknown dtypes as uint8."""
+    return data.view(numpy_dtype(dtype)).reshape(array_shape(dtype, shape, len(data)))
+
+
+def array_shape(dtype: str, shape: tuple[int, ...], data_bytes: int) -> tuple[int, ...]:
+    """Shape of the array of a layer: its own; of packed bytes where an element is none; flat where
+    no axis allows that.
+    """
+    size = bits(dtype)
+    if size is not None and size % 8 == 0:
+        return shape
+    if size is not None and shape and shape[-1] * size % 8 == 0:
+        return (*shape[:-1], shape[-1] * size // 8)
+    return (data_bytes,)
+
+
+def write_safetensors(
+    reader: Reader | SequentialReader, file: IO[bytes], threads: int, progress: Progress | None
+) -> dict[str, Any]:
+    """Write the safetensors file of a container; returns statistics. Raises CorruptError where its
+    header and layers disagree.
+    """
+    header = _safetensors_header(reader)
+    expected = parse_header(header.encode("utf-8")).tensors
+    total = _total_bytes(reader)
+    raw = header.encode("utf-8")
+    file.write(len(raw).to_bytes(8, "little") + raw)
+    done = n_layers = 0
+    for layer in layers_of(reader):
+        _check_expected(layer.head, expected[n_layers] if n_layers < len(expected) else None)
+        n_layers += 1
+        if layer.head.kind == KIND_REFERENCE:
+            layer = _target_of(reader, layer.head)
+        for window in decode_windows(layer, threads):
+            file.write(window.data)
+            done += len(window)
+            if progress is not None:
+                progress(done, total)
+    if n_layers < len(expected):
+        raise CorruptError(
+            f"layer {expected[n_layers].name!r}: named by the source's header, but not in the file"
+        )
+    return {
+        "input_bytes": reader.file_bytes,
+        "output_bytes": 8 + len(raw) + done,
+        "n_layers": n_layers,
+    }
+
+
+def _safetensors_header(reader: Reader | SequentialReader) -> str:
+    """The header of the file to write: the source's own, else a canonical one."""
+    if reader.metadata.source_header is not None:
+        return reader.metadata.source_header
+    if isinstance(reader, SequentialReader):
+        raise LimitError(
+            "file: made of arrays, so its safetensors header follows from the index at its end; "
+            "decode it from a file, or into arrays"
+        )
+    return canonical_header(list(reader.layers.values()), reader.metadata.metadata)
+
+
+def _check_expected(head: LayerHead, expected: Any) -> None:
+    if expected is None:
+        raise CorruptError(f"layer {head.name!r}: not named by the source's header")
+    found = (head.name, head.dtype, head.shape, head.data_bytes)
+    size = expected.end - expected.start
+    wanted = (expected.name, expected.dtype, expected.shape, size)
+    if found != wanted:
+        raise CorruptError(f"layer {head.name!r}: is {found}, the source's header says {wanted}")
+
+
+def _target_of(reader: Reader | SequentialReader, head: LayerHead) -> Layer:
+    if isinstance(reader, SequentialReader):
+        raise LimitError(
+            f"layer {head.name!r}: has the bytes of {head.target!r}, which a pipe has passed; "
+            "decode it from a file, or into arrays"
+        )
+    return reader.open_layer(head.target)
+
+
+def _total_bytes(reader: Reader | SequentialReader) -> int:
+    if isinstance(reader, SequentialReader):
+        return 0
+    return sum(entry.data_bytes for entry in reader.layers.values())
+
+
+def decode_array(
+    data: bytes | bytearray | memoryview,
+    *,
+    out: NDArray[Any] | None = None,
+    threads: int | None = None,
+) -> NDArray[Any]:
+    """Decode the bytes that encode_array made (or any wcodec file of one layer) into an array.
+
+    `out`, a writable C-contiguous array of the same dtype and shape, is filled and returned;
+    without it the array is new. Raises ValueError if `out` does not fit or the file has not exactly
+    one layer, and what decode_checkpoint raises.
+    """
+    return _decode_only_layer(Reader(_BytesSource(memoryview(data).cast("B"))), out, threads)
+
+
+def decode_layer_standalone(
+    path: Path, *, out: NDArray[Any] | None = None, threads: int | None = None
+) -> NDArray[Any]:
+    """Decode a wcodec file of one layer, as encode_layer_standalone writes it; otherwise like
+    decode_array.
+    """
+    with Reader(path) as reader:
+        return _decode_only_layer(reader, out, threads)
+
+
+class _BytesSource:
+    """Bytes in memory, for Reader."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+
+    def size(self) -> int:
+        return len(self._data)
+
+    def read_ranges(self, ranges: list[tuple[int, int]]) -> list[memoryview]:
+        return [self._data[offset : offset + size] for offset, size in ranges]
+
+
+def _decode_only_layer(
+    reader: Reader, out: NDArray[Any] | None, threads: int | None
+) -> NDArray[Any]:
+    if len(reader.layers) != 1:
+        raise ValueError(f"the file has {len(reader.layers)} layers, expected one")
+    layer = reader.open_layer(next(iter(reader.layers)))
+    head = layer.head
+    if out is None:
+        out = as_array(np.empty(head.data_bytes, dtype=np.uint8), head.dtype, head.shape)
+    else:
+        dtype = numpy_dtype(head.dtype)
+        shape = array_shape(head.dtype, head.shape, head.data_bytes)
+        if out.dtype != dtype or out.shape != shape:
+            raise ValueError(
+                f"out is {out.dtype} of shape {out.shape}, the layer {dtype} of shape {shape}"
+            )
+        if not (out.flags.c_contiguous and out.flags.writeable):
+            raise ValueError("out is not C-contiguous and writable")
+    for _ in decode_windows(layer, batch.thread_count(threads), out.reshape(-1).view(np.uint8)):
+        pass
+    return out

@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The encoding flow: source -> plan -> windows -> blocks -> container. Read encode_checkpoint
+first, then _encode_layer.
+
+Memory is bounded by a few windows of 32 MiB, whatever the size of the source: a layer is read,
+coded and written window by window.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import prod
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wcodec._version import __version__
+from wcodec.codec import batch
+from wcodec.codec.layout import Window
+from wcodec.codec.plan import (
+    DEFAULT_BLOCK_ELEMENTS,
+    MAX_BLOCK_ELEMENTS,
+    MIN_BLOCK_ELEMENTS,
+    SAMPLE_BYTES,
+    WINDOW_BYTES,
+    ZSTD_LEVEL,
+    Plan,
+    plan_layer,
+)
+from wcodec.codec.structure import group_rows
+from wcodec.container import LayerHead, Metadata, Writer
+from wcodec.dtypes import bits, data_bits
+from wcodec.publication import publish
+from wcodec.safetensors_file import SafetensorsFile
+from wcodec.sources import ArrayTensor, FileTensor, Tensor, array_tensors, find_duplicates
+
+LEVELS = ("default", "max")
+TILE_SIZES = (4, 8, 16, 32, 64)
+
+Path = str | os.PathLike[str]
+Progress = Callable[[int, int], object]
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """What encode_checkpoint was asked for, checked."""
+
+    level: str
+    tile_size: int
+    block_elements: int
+    verify: bool
+    threads: int
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ValueError(f"level is {self.level!r}, expected one of {', '.join(LEVELS)}")
+        if self.level != "default":
+            raise NotImplementedError("level='max' is not built yet; use level='default'")
+        if self.tile_size not in TILE_SIZES:
+            raise ValueError(f"tile_size is {self.tile_size!r}, expected one of {TILE_SIZES}")
+        if self.tile_size != 16:
+            raise NotImplementedError(
+                f"tile_size={self.tile_size}: the spatial coding, which has tiles, is not built yet; "
+                "use 16"
+            )
+        if not MIN_BLOCK_ELEMENTS <= self.block_elements <= MAX_BLOCK_ELEMENTS:
+            raise ValueError(
+                f"block_elements is {self.block_elements}, "
+                f"expected {MIN_BLOCK_ELEMENTS} to {MAX_BLOCK_ELEMENTS}"
+            )
+
+
+def encode_checkpoint(
+    input: Path | Mapping[str, NDArray[Any]],
+    output: Path | IO[bytes],
+    *,
+    level: str = "default",
+    tile_size: int = 16,
+    block_elements: int | None = None,
+    model_name: str | None = None,
+    quant_type: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    threads: int | None = None,
+    verify: bool = True,
+    duplicates: bool | None = None,
+    verbose: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Encode a checkpoint losslessly into one wcodec file.
+
+    `input` is the path of a safetensors file, or a dict of numpy arrays (ml_dtypes for bfloat16 and
+    fp8). `output` is a path, which appears whole or not at all (an existing file is replaced), or
+    any object with write(bytes), which is never sought.
+
+    `block_elements` is the aimed number of elements of a block (default 131072). `metadata` maps
+    text to text; for a dict it also becomes the `__metadata__` of the safetensors file that
+    decoding writes. With `verify` every block is decoded again and compared before it leaves.
+    `duplicates` stores layers with equal bytes once (default: only if `output` is a path, because a
+    reader of a pipe cannot go back). `progress` is called with (bytes done, bytes in all).
+    `verbose` prints a line a layer to stderr.
+
+    Returns statistics: `input_bytes`, `output_bytes`, `compression_ratio`, `seconds`, `layers` (a
+    dict each: name, dtype, shape, coding, data_bytes, bytes, bits_per_weight).
+
+    Raises FormatError if the input is not a valid safetensors file, ValueError or TypeError for
+    wrong arguments, NotImplementedError for options that are not built yet, OSError from the file
+    system. Nothing is left behind then.
+    """
+    if quant_type is not None:
+        raise NotImplementedError(
+            f"quant_type={quant_type!r} is not built yet; use None (lossless)"
+        )
+    options = EncodeOptions(
+        level=level,
+        tile_size=tile_size,
+        block_elements=DEFAULT_BLOCK_ELEMENTS if block_elements is None else block_elements,
+        verify=verify,
+        threads=batch.thread_count(threads),
+    )
+    path = None if hasattr(output, "write") else os.fspath(output)
+    duplicates = path is not None if duplicates is None else duplicates
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        header = None
+        input_bytes = 0
+        if isinstance(input, Mapping):
+            tensors = array_tensors(input)
+        else:
+            if path is not None and os.path.exists(path) and os.path.samefile(input, path):
+                raise ValueError(f"output {path!r} is the input itself")
+            file = stack.enter_context(SafetensorsFile(input))
+            tensors = [FileTensor(file, entry) for entry in file.tensors]
+            header = file.header.decode("utf-8")
+            input_bytes = file.file_bytes
+        file_metadata = Metadata(
+            wcodec_version=__version__,
+            model_name=model_name,
+            options={"level": level, "block_elements": options.block_elements},
+            metadata=dict(metadata or {}),
+            duplicates=duplicates,
+            source_header=header,
+        )
+        target = output if path is None else stack.enter_context(publish(path, force=True))
+        rows = encode_tensors(tensors, target, file_metadata, options, verbose, progress)
+    return _statistics(rows, input_bytes, time.perf_counter() - started, verbose)
+
+
+def encode_tensors(
+    tensors: Sequence[Tensor],
+    target: IO[bytes],
+    metadata: Metadata,
+    options: EncodeOptions,
+    verbose: bool = False,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Write a whole container; returns the statistics of each layer and, as the last row, of the
+    file.
+    """
+    targets = find_duplicates(tensors) if metadata.duplicates else {}
+    total = sum(tensor.data_bytes for tensor in tensors)
+    done = 0
+    rows = []
+    with Writer(target, metadata=metadata) as writer:
+        for tensor in tensors:
+            if tensor.name in targets:
+                entry = writer.add_reference(_reference_head(tensor, targets[tensor.name]))
+                coding = "reference"
+            else:
+
+                def advance(size: int) -> None:
+                    nonlocal done
+                    done += size
+                    if progress is not None:
+                        progress(done, total)
+
+                entry, coding = _encode_layer(writer, tensor, options, advance)
+            row = _layer_row(tensor, coding, entry.record_bytes)
+            rows.append(row)
+            if verbose:
+                print(format_row(row), file=sys.stderr)
+    rows.append({"output_bytes": writer.file_bytes})
+    return rows
+
+
+def _encode_layer(
+    writer: Writer, tensor: Tensor, options: EncodeOptions, advance: Callable[[int], None]
+) -> tuple[Any, str]:
+    """Encode one tensor into a record; returns its index entry and the name of its coding."""
+    reader = _WindowReader(tensor)
+    sample = reader.get(0, min(tensor.data_bytes, SAMPLE_BYTES))
+    plan = plan_layer(tensor.dtype, tensor.shape, tensor.data_bytes, sample, options.block_elements)
+    grid = plan.grid
+    writer.begin_layer(
+        LayerHead(
+            name=tensor.name,
+            dtype=tensor.dtype,
+            shape=tensor.shape,
+            data_bytes=tensor.data_bytes,
+            family=plan.family,
+            unit_bytes=grid.unit_bytes,
+            row_groups=grid.row_groups,
+            row_axes=plan.row_axes,
+            block_rows=grid.block_rows,
+            col_bands=grid.col_bands,
+            panel_rows=grid.panel_rows,
+        )
+    )
+    codings: set[int] = set()
+    for window in grid.windows(WINDOW_BYTES):
+        blocks = _encode_window(plan, window, reader.get(window.start, window.size), options)
+        writer.write_blocks(blocks.headers, blocks.data)
+        codings.update(np.unique(blocks.headers["coding"]).tolist())
+        advance(window.size)
+    return writer.end_layer(), _coding_name(plan.family, codings)
+
+
+def _encode_window(
+    plan: Plan, window: Window, data: NDArray[np.uint8], options: EncodeOptions
+) -> batch.Blocks:
+    grid = plan.grid
+    if plan.family == batch.LZ:
+        assert window.descriptors is not None
+        return batch.encode_lz(
+            data,
+            grid.unit_bytes,
+            window.descriptors,
+            shuffle=plan.shuffle,
+            zstd_level=ZSTD_LEVEL,
+            verify=options.verify,
+        )
+    parts = []
+    if window.descriptors is None:
+        groups = group_rows(data.view(np.uint32).reshape(window.rows, -1))
+        parts.append(batch.encode_row_groups(groups, ZSTD_LEVEL))
+        descriptors, row_index = grid.group_descriptors(groups)
+    else:
+        descriptors, row_index = window.descriptors, batch.NO_ROWS
+    parts.append(
+        batch.encode_blocks(
+            data,
+            grid.unit_bytes,
+            descriptors,
+            row_index,
+            form_set=plan.form_set,
+            n_streams=max(1, plan.n_streams),
+            verify=options.verify,
+            threads=options.threads,
+        )
+    )
+    return parts[0] if len(parts) == 1 else batch.concatenate(parts)
+
+
+class _WindowReader:
+    """The bytes of a tensor, a window at a time; the sample stays for the window that begins with
+    it.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self._memory = np.empty(min(tensor.data_bytes, WINDOW_BYTES), dtype=np.uint8)
+        self._start = self._size = 0
+
+    def get(self, start: int, size: int) -> NDArray[np.uint8]:
+        """Bytes start to start + size of the tensor; valid until the next call."""
+        if not self._start <= start <= start + size <= self._start + self._size:
+            if size > len(self._memory):  # one row band may be half a window larger
+                self._memory = np.empty(size, dtype=np.uint8)
+            self._tensor.read_into(start, self._memory[:size])
+            self._start, self._size = start, size
+        return self._memory[start - self._start : start - self._start + size]
+
+
+def _reference_head(tensor: Tensor, target: str) -> LayerHead:
+    return LayerHead.reference(
+        name=tensor.name,
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        data_bytes=tensor.data_bytes,
+        target=target,
+    )
+
+
+def _coding_name(family: int, codings: set[int]) -> str:
+    """The family if any block uses it, else what all blocks are."""
+    if family in codings or not codings:
+        return batch.CODING_NAMES[family]
+    return "+".join(batch.CODING_NAMES[coding] for coding in sorted(codings))
+
+
+def _layer_row(tensor: Tensor, coding: str, record_bytes: int) -> dict[str, Any]:
+    elements = prod(tensor.shape) if bits(tensor.dtype) else tensor.data_bytes
+    return {
+        "name": tensor.name,
+        "dtype": tensor.dtype,
+        "shape": list(tensor.shape),
+        "coding": coding,
+        "data_bytes": tensor.data_bytes,
+        "bytes": record_bytes,
+        "bits_per_weight": 8 * record_bytes / elements if elements else None,
+    }
+
+
+def format_row(row: Mapping[str, Any]) -> str:
+    """One line about a layer: name, dtype, shape, coding, sizes in bytes, bits a weight."""
+    bits_per_weight = row["bits_per_weight"]
+    return (
+        f"{row['name']}  {row['dtype']} {row['shape']}  {row['coding']}  "
+        f"{row['data_bytes']} -> {row['bytes']}"
+        + (f"  {bits_per_weight:.3f} bits a weight" if bits_per_weight is not None else "")
+    )
+
+
+def _statistics(
+    rows: list[dict[str, Any]], input_bytes: int, seconds: float, verbose: bool
+) -> dict[str, Any]:
+    output_bytes = rows.pop()["output_bytes"]
+    if input_bytes == 0:  # not a file: the arrays' own bytes
+        input_bytes = sum(row["data_bytes"] for row in rows)
+    ratio = input_bytes / output_bytes
+    if verbose:
+        print(f"{input_bytes} -> {output_bytes} bytes, ratio {ratio:.4f}", file=sys.stderr)
+    return {
+        "input_bytes": input_bytes,
+        "output_bytes": output_bytes,
+        "compression_ratio": ratio,
+        "seconds": seconds,
+        "layers": rows,
+    }
+
+
+def encode_layer_standalone(
+    array: NDArray[Any],
+    path: Path,
+    *,
+    name: str = "weight",
+    level: str = "default",
+    tile_size: int = 16,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Encode one numpy array of any shape into a wcodec file of one layer; returns the statistics
+    of encode_checkpoint.
+
+    >>> import numpy as np, tempfile, os
+    >>> path = os.path.join(tempfile.mkdtemp(), "weight.wcodec")
+    >>> encode_layer_standalone(np.zeros((3, 4), np.float32), path)["layers"][0]["coding"]
+    'constant'
+    """
+    return encode_checkpoint({name: array}, path, level=level, tile_size=tile_size, threads=threads)
+
+
+def encode_array(
+    array: NDArray[Any],
+    *,
+    dtype: str | None = None,
+    level: str = "default",
+    threads: int | None = None,
+) -> bytes:
+    """Encode one numpy array; the bytes are a wcodec file of one layer named "weight".
+
+    `dtype` names a safetensors dtype that numpy has not: F4, F6_E2M3 or F6_E3M2, with `array`
+    holding the packed bytes as uint8 (the last axis then counts bytes), or any other dtype of the
+    array's own element size. Raises ValueError if it does not fit.
+    """
+    options = EncodeOptions(level, 16, DEFAULT_BLOCK_ELEMENTS, True, batch.thread_count(threads))
+    tensor = ArrayTensor("weight", array) if dtype is None else _typed_tensor(array, dtype)
+    file = io.BytesIO()
+    encode_tensors([tensor], file, Metadata(wcodec_version=__version__), options)
+    return file.getvalue()
+
+
+def _typed_tensor(array: NDArray[Any], dtype: str) -> ArrayTensor:
+    array = np.asarray(array)
+    size = bits(dtype)
+    if size is None:
+        raise ValueError(f"dtype {dtype!r} is not one of safetensors")
+    shape = array.shape
+    if size % 8:
+        if array.dtype != np.uint8 or array.ndim == 0 or shape[-1] * 8 % size:
+            raise ValueError(
+                f"dtype {dtype!r} needs a packed uint8 array whose last axis holds whole elements, "
+                f"found {array.dtype} of shape {shape}"
+            )
+        shape = (*shape[:-1], shape[-1] * 8 // size)
+    if data_bits(dtype, shape) != array.nbytes * 8:
+        raise ValueError(f"dtype {dtype!r} has {size} bits, the array {array.dtype} has not")
+    return ArrayTensor("weight", array, dtype, shape)

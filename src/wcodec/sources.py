@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the encoder reads: tensors with a name, dtype and shape whose bytes can be read piece by
+piece, and which of them are equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wcodec.dtypes import dtype_name
+from wcodec.safetensors_file import SafetensorsFile, TensorEntry, canonical_order
+
+PIECE_BYTES = 8 << 20
+GLANCE_BYTES = 64 << 10
+MIN_DUPLICATE_BYTES = 256  # a reference takes a record of 128 bytes or more itself
+
+
+class Tensor(Protocol):
+    """One tensor of a source."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def data_bytes(self) -> int: ...
+    def read_into(self, start: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` with the tensor's bytes from `start` on."""
+        ...
+
+
+class FileTensor:
+    """A tensor of a safetensors file."""
+
+    def __init__(self, file: SafetensorsFile, entry: TensorEntry) -> None:
+        self._file = file
+        self._start = entry.start
+        self.name = entry.name
+        self.dtype = entry.dtype
+        self.shape = entry.shape
+        self.data_bytes = entry.end - entry.start
+
+    def read_into(self, start: int, out: NDArray[np.uint8]) -> None:
+        self._file.read_into(self._start + start, out)
+
+
+class ArrayTensor:
+    """A numpy array, in C order whatever its memory layout; `dtype` and `shape` may name a packed
+    sub-byte type.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        array: NDArray[np.generic],
+        dtype: str | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"tensor {name!r} is {type(array).__name__}, expected a numpy array")
+        self.name = name
+        self.dtype = dtype_name(array.dtype) if dtype is None else dtype
+        self.shape = array.shape if shape is None else shape
+        self.data_bytes = array.nbytes
+        self._array = array
+
+    def read_into(self, start: int, out: NDArray[np.uint8]) -> None:
+        if not self._array.flags.c_contiguous:
+            self._array = np.ascontiguousarray(self._array)
+        data = self._array.reshape(-1).view(np.uint8)
+        out[:] = data[start : start + len(out)]
+
+
+def array_tensors(arrays: Mapping[str, NDArray[np.generic]]) -> list[Tensor]:
+    """Tensors of a dict of arrays, in the order in which a safetensors file holds them."""
+    tensors = [ArrayTensor(name, array) for name, array in arrays.items()]
+    return list(canonical_order(tensors))
+
+
+def find_duplicates(tensors: Sequence[Tensor]) -> dict[str, str]:
+    """Map the name of each tensor whose bytes an earlier one has already to the name of the first
+    such tensor.
+
+    Tensors of equal size are compared by a hash of their first bytes, then by a 128-bit hash of all
+    (BLAKE2b), then byte by byte, so most tensors are hardly read.
+    """
+    duplicates: dict[str, str] = {}
+    for same_size in _grouped(tensors, lambda tensor: tensor.data_bytes):
+        if same_size[0].data_bytes < MIN_DUPLICATE_BYTES:
+            continue
+        for same_start in _grouped(same_size, _hash_start):
+            for same_hash in _grouped(same_start, _hash_all):
+                first = same_hash[0]
+                for other in same_hash[1:]:
+                    if _equal(first, other):
+                        duplicates[other.name] = first.name
+    return duplicates
+
+
+def pieces(tensor: Tensor, end: int | None = None) -> Iterator[NDArray[np.uint8]]:
+    """Yield the bytes of a tensor up to `end` in pieces; each is valid until the next."""
+    end = tensor.data_bytes if end is None else min(end, tensor.data_bytes)
+    memory = np.empty(min(PIECE_BYTES, end), dtype=np.uint8)
+    for start in range(0, end, PIECE_BYTES):
+        piece = memory[: min(PIECE_BYTES, end - start)]
+        tensor.read_into(start, piece)
+        yield piece
+
+
+def _grouped(tensors: Sequence[Tensor], key: Callable[[Tensor], object]) -> list[list[Tensor]]:
+    """Groups of at least two tensors with the same key, each in the order given."""
+    groups: dict[object, list[Tensor]] = {}
+    if len(tensors) > 1:
+        for tensor in tensors:
+            groups.setdefault(key(tensor), []).append(tensor)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _hash_start(tensor: Tensor) -> bytes:
+    return _hash(tensor, GLANCE_BYTES)
+
+
+def _hash_all(tensor: Tensor) -> bytes:
+    return _hash(tensor, None)
+
+
+def _hash(tensor: Tensor, end: int | None) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for piece in pieces(tensor, end):
+        digest.update(piece)
+    return digest.digest()
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(pieces(a), pieces(b), strict=True))

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as a user meets it: real processes, exit codes, one line of error."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from support.arrays import gaussian
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*args, cwd=None, env=None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "wcodec", *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        timeout=120,
+    )
+
+
+def digest(path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.safetensors"
+    tensors = {
+        "a.weight": gaussian("F32", 400 * 300).reshape(400, 300),
+        "a.bias": gaussian("F16", 300),
+        "tokens": np.arange(5000, dtype=np.int64),
+        "scale": np.array(2.5, dtype=np.float32),
+        "empty": np.zeros((0, 4), dtype=np.float32),
+    }
+    tensors["tied"] = tensors["a.weight"].copy()
+    save_file(tensors, path, metadata={"format": "np"})
+    return path
+
+
+def check_fails(done, code, *words):
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("wcodec: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    for word in words:
+        assert str(word) in done.stderr
+
+
+def test_there_and_back(model, tmp_path):
+    before = digest(model)
+    done = run("encode", model)
+    assert done.returncode == 0, done.stderr
+    assert "ratio" in done.stdout
+    assert done.stderr == ""
+    assert digest(model) == before
+    restored = tmp_path / "restored.safetensors"
+    done = run("decode", tmp_path / "model.wcodec", "-o", restored)
+    assert done.returncode == 0, done.stderr
+    assert digest(restored) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "model.safetensors",
+        "model.wcodec",
+        "restored.safetensors",
+    ]
+
+
+def test_default_output_of_decode(model, tmp_path):
+    before = digest(model)
+    run("encode", model, "-q")
+    model.unlink()
+    done = run("decode", tmp_path / "model.wcodec", "-T", "1")
+    assert done.returncode == 0, done.stderr
+    assert digest(model) == before
+
+
+def test_json(model, tmp_path):
+    encoded = tmp_path / "x.wcodec"
+    args = ("--json", "--model-name", "m", "--metadata", "a=b=c", "--metadata", "d=e")
+    statistics = json.loads(run("encode", model, "-o", encoded, *args).stdout)
+    assert statistics["output_bytes"] == encoded.stat().st_size
+    assert statistics["input_bytes"] == model.stat().st_size
+    codings = {layer["name"]: layer["coding"] for layer in statistics["layers"]}
+    assert codings["a.weight"] == "rans16"
+    assert codings["tied"] == "reference"
+    assert codings["tokens"] == "lz"
+    info = json.loads(run("info", encoded, "--json").stdout)
+    assert info["model_name"] == "m"
+    assert info["metadata"] == {"a": "b=c", "d": "e"}
+    assert info["n_layers"] == 6
+    assert [layer["name"] for layer in info["layers"]] == [
+        layer["name"] for layer in statistics["layers"]
+    ]
+    (tied,) = (layer for layer in info["layers"] if layer["duplicate_of"])
+    assert {tied["name"], tied["duplicate_of"]} == {"tied", "a.weight"}
+    (result,) = json.loads(run("verify", encoded, "--json").stdout)
+    assert result["ok"]
+    assert result["n_layers"] == 6
+    decoded = json.loads(run("decode", encoded, "-o", tmp_path / "y", "--json").stdout)
+    assert decoded["output_bytes"] == model.stat().st_size
+
+
+def test_info_shows_every_layer(model, tmp_path):
+    run("encode", model)
+    done = run("info", tmp_path / "model.wcodec")
+    assert done.returncode == 0
+    for text in ("a.weight", "400x300", "rans16", "reference", "scalar", "format 0.1", "6 layers"):
+        assert text in done.stdout
+
+
+def test_verbose_prints_a_line_a_layer_to_stderr(model):
+    done = run("encode", model, "-v")
+    assert len(done.stderr.splitlines()) == 7
+
+
+def test_version_and_help():
+    assert run("--version").stdout.startswith("wcodec, version 0.")
+    done = run("--help")
+    for command in ("encode", "decode", "info", "verify"):
+        assert command in done.stdout
+        assert run(command, "--help").returncode == 0
+
+
+def test_existing_output(model, tmp_path):
+    output = tmp_path / "model.wcodec"
+    output.write_bytes(b"precious")
+    check_fails(run("encode", model), 2, output, "-f")
+    assert output.read_bytes() == b"precious"
+    assert run("encode", model, "-f").returncode == 0
+    check_fails(run("decode", output, "-o", model), 2, "exists already")
+
+
+def test_output_equal_to_input(model, tmp_path):
+    before = digest(model)
+    check_fails(run("encode", model, "-f", "-o", model), 2, "input itself")
+    link = tmp_path / "link"
+    link.symlink_to(model)
+    check_fails(run("encode", model, "-f", "-o", link), 2, "input itself")
+    assert digest(model) == before
+
+
+def test_missing_files(tmp_path):
+    check_fails(run("encode", tmp_path / "no.safetensors"), 1, "no.safetensors")
+    check_fails(run("decode", tmp_path / "no.wcodec"), 1, "no.wcodec")
+    check_fails(run("info", tmp_path / "no.wcodec"), 1, "no.wcodec")
+    check_fails(run("verify", tmp_path / "no.wcodec"), 1, "no.wcodec")
+
+
+def test_directories_are_refused(model, tmp_path):
+    check_fails(run("encode", tmp_path, "-o", "x"), 1, "directory")
+    check_fails(run("encode", model, "-o", tmp_path / "no" / "x.wcodec"), 1, "directory")
+    check_fails(run("info", tmp_path), 1, "directory")
+
+
+def test_unnamed_output(tmp_path):
+    odd = tmp_path / "weights.bin"
+    odd.write_bytes(b"")
+    check_fails(run("encode", odd), 2, "-o")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--level", "max"], ["level='max'", "not built"]),
+        (["--level", "silly"], ["silly"]),
+        (["--tile-size", "8"], ["tile_size=8", "not built"]),
+        (["--tile-size", "5"], ["tile_size"]),
+        (["--quant-type", "int8"], ["quant_type='int8'", "not built"]),
+        (["--block-elements", "10"], ["block_elements"]),
+        (["--metadata", "novalue"], ["KEY=VALUE"]),
+        (["-T", "0"], ["-T"]),
+        (["--no-such-option"], ["--no-such-option"]),
+    ],
+)
+def test_wrong_options_of_encode(model, tmp_path, args, words):
+    check_fails(run("encode", model, *args), 2, *words)
+    assert not (tmp_path / "model.wcodec").exists()
+
+
+def test_wrong_options_of_decode(model, tmp_path):
+    run("encode", model)
+    args = ("decode", tmp_path / "model.wcodec", "-o", tmp_path / "y")
+    check_fails(run(*args, "--device", "cuda"), 2, "device='cuda'", "not built")
+    check_fails(run(*args, "--use-gpu"), 2, "use_gpu", "not built")
+    assert not (tmp_path / "y").exists()
+
+
+def test_unknown_command_and_backend(model):
+    check_fails(run("explode"), 2, "explode")
+    done = run("encode", model, env={"WCODEC_BACKEND": "abacus"})
+    check_fails(done, 1, "WCODEC_BACKEND", "abacus", "scalar")
+    check_fails(run("encode", model, env={"WCODEC_THREADS": "many"}), 2, "WCODEC_THREADS")
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "garbage", "empty"])
+def test_damaged_files(model, tmp_path, damage):
+    run("encode", model)
+    encoded = tmp_path / "model.wcodec"
+    data = bytearray(encoded.read_bytes())
+    if damage == "truncate":
+        data = data[: len(data) // 2]
+    elif damage == "flip":
+        data[len(data) // 2] ^= 1
+    elif damage == "garbage":
+        data = bytearray(b"not a wcodec file at all" * 10)
+    else:
+        data = bytearray()
+    encoded.write_bytes(data)
+    model.unlink()
+    check_fails(run("decode", encoded), 1)
+    check_fails(run("verify", encoded), 1, encoded)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.wcodec"]
+
+
+def test_damaged_safetensors(model, tmp_path):
+    data = model.read_bytes()
+    for wrong in (data[:-1], data + b"x", data[:100], b"", b"\xff" * 100):
+        model.write_bytes(wrong)
+        check_fails(run("encode", model), 1)
+        assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_full_disk_leaves_nothing(model, tmp_path):
+    """A file size limit stands in for a full disk: the write in the middle fails."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
+        f"from wcodec.cli.main import run; sys.exit(run(['encode', {str(model)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    check_fails(done, 1, "File too large")
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_directory(model, tmp_path):
+    tmp_path.chmod(0o555)
+    try:
+        check_fails(run("encode", model), 1, "ermission")
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_scripts(model, tmp_path):
+    encoded, restored = tmp_path / "s.wcodec", tmp_path / "s.safetensors"
+    encode = [sys.executable, ROOT / "scripts" / "encode_checkpoint.py", model, encoded]
+    done = subprocess.run(
+        [*encode, "--tile-size", "16", "--model-name", "demo"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    decode = [sys.executable, ROOT / "scripts" / "decode_checkpoint.py", encoded, restored]
+    done = subprocess.run([*decode, "--device", "cpu"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert digest(restored) == digest(model)
+    for options in (["--quant-type", "int8"], ["--tile-size", "32"]):
+        assert subprocess.run([*encode, *options], capture_output=True).returncode != 0
+    for options in (["--device", "cuda"], ["--use-gpu"]):
+        assert subprocess.run([*decode, *options], capture_output=True).returncode != 0

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may import whom (ARCHITECTURE.md), and what importing wcodec must not load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "wcodec"
+
+LEAVES = {"errors", "dtypes", "limits", "block_header", "_version"}
+CONTAINER = LEAVES | {"checksum", "strict_json", "zstd_frame", "container"}
+CODEC = LEAVES | {"zstd_frame", "codec"}
+# Package or module -> what it may import of wcodec. What is not here (encode, decode, cli ...) may
+# import anything below it.
+ALLOWED = {
+    "errors": set(),
+    "block_header": set(),
+    "_version": set(),
+    "dtypes": set(),
+    "limits": {"errors"},
+    "checksum": {"_core"},
+    "strict_json": {"errors"},
+    "zstd_frame": {"errors"},
+    "publication": {"errors"},
+    "safetensors_file": LEAVES | {"strict_json"},
+    "container": CONTAINER,
+    "codec": CODEC,
+    "codec.batch": CODEC | {"_core"},
+    "sources": LEAVES | {"safetensors_file"},
+    "decode": CONTAINER | CODEC | {"publication", "safetensors_file"},
+    "encode": CONTAINER | CODEC | {"publication", "safetensors_file", "sources"},
+    "inspection": CONTAINER | CODEC | {"decode"},
+    "cuda": LEAVES | {"container", "codec"},
+}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = path
+    return found
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of wcodec that a file imports anywhere, by their first part."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [node.module or ""]
+            if node.module == "wcodec":
+                names = [f"wcodec.{alias.name}" for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("wcodec.")}
+    return found
+
+
+def test_every_module_imports_only_what_it_may():
+    checked = set()
+    for name, path in modules().items():
+        rule = name if name in ALLOWED else name.split(".")[0]
+        imported = imports_of(path)
+        if rule in ALLOWED:
+            assert imported <= ALLOWED[rule], f"{name} imports {imported - ALLOWED[rule]}"
+            checked.add(rule)
+        else:
+            assert rule in ("", "cli"), f"{name} has no rule here"
+            assert "_core" not in imported
+    assert checked >= ALLOWED.keys() - {"cuda"}, "a rule without a module"
+
+
+def test_the_decoder_needs_no_encoder():
+    seen, todo = set(), ["decode", "inspection"]
+    paths = modules()
+    while todo:
+        name = todo.pop()
+        if name not in seen and name in paths:
+            seen.add(name)
+            todo += [m for m in paths if m.split(".")[0] in imports_of(paths[name])]
+    decoders = {name for name in seen if not name.startswith(("container", "codec"))}
+    assert not decoders & {"encode", "sources"}
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("statement", ["import wcodec", "import wcodec.cli.main"])
+def test_import_is_light(statement):
+    loaded = run_python(f"import sys; {statement}; print(*sys.modules)").split()
+    assert not {"torch", "numpy", "rich", "transformers", "zstandard", "wcodec._core"} & set(loaded)
+
+
+def test_using_the_codec_loads_no_torch_and_no_driver():
+    code = "import sys, wcodec; wcodec.encode_array; wcodec.info; print(*sys.modules)"
+    loaded = run_python(code).split()
+    assert "numpy" in loaded
+    assert not {"torch", "transformers", "wcodec.cuda"} & set(loaded)
+
+
+def test_public_names_exist():
+    import wcodec
+
+    for name in wcodec.__all__:
+        assert getattr(wcodec, name) is not None
+    with pytest.raises(AttributeError):
+        wcodec.no_such_name  # noqa: B018
+
+
+def test_the_reference_decoder_stands_alone():
+    source = (ROOT / "tools" / "reference_decoder.py").read_text()
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        for name in names:
+            top = name.split(".")[0]
+            assert top in sys.stdlib_module_names | {"numpy", "zstandard"}, name
+
+
+def test_only_the_bindings_include_nanobind():
+    for path in (ROOT / "core").iterdir():
+        includes = "nanobind" in path.read_text().split("namespace wcodec")[0]
+        assert not includes or path.name == "bindings.cpp", path
+
+
+@pytest.mark.parametrize("document", ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"])
+def test_paths_named_in_documents_exist(document):
+    import re
+
+    text = (ROOT / document).read_text()
+    for path in re.findall(
+        r"`((?:core|src|tests|docs|tools|scripts|examples|benchmarks)/[^`\s]*)`", text
+    ):
+        pattern = path.replace("{", "[").replace("}", "]") if "{" in path else path
+        assert list(ROOT.glob(pattern.rstrip("/"))) or "*" in path, f"{document} names {path}"

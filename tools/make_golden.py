@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the golden files of this format version: one small file a feature, and a manifest of what each decodes to.
+
+    python tools/make_golden.py [DIRECTORY]          (default: tests/golden)
+
+While the format is version 0 they may be written again when the format changes; from 1.0 on a file that exists is never
+written again. tests/format/test_golden.py decodes them with the package and with tools/reference_decoder.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wcodec.codec import batch
+from wcodec.codec.layout import Grid
+from wcodec.codec.structure import group_rows
+from wcodec.container import LayerHead, Metadata, Writer
+from wcodec.dtypes import DTYPES, bits, unit_bytes
+
+VERSION = "v0_1"
+FORMS = {
+    "bf16_e8": ("BF16", 1),
+    "bf16_e8m1": ("BF16", 2),
+    "fp16_e5m1": ("F16", 3),
+    "fp32_e8": ("F32", 4),
+    "fp32_e8m1": ("F32", 5),
+    "fp32_e8_z13": ("F32", 6),
+    "fp32_e8m1_z13": ("F32", 7),
+    "fp32_e8_z16": ("F32", 8),
+    "fp32_e8m1_z16": ("F32", 9),
+}
+
+
+def words_for(dtype: str, zero_bits: int, n: int, seed: int) -> NDArray[np.uint8]:
+    """Weight-like words with escapes here and there (rare exponents, infinities, NaN payloads)."""
+    random = np.random.default_rng(seed)
+    values = random.standard_normal(n).astype(np.float32) * np.float32(0.05)
+    rare = random.random(n) < 0.01
+    values[rare] *= np.float32(2.0) ** random.integers(-90, 90, rare.sum()).astype(np.float32)
+    words = values.view(np.uint32)
+    if dtype == "F32":
+        return (words >> zero_bits << zero_bits).view(np.uint8)
+    if dtype == "BF16":
+        return (words >> 16).astype(np.uint16).view(np.uint8)
+    with np.errstate(over="ignore"):
+        return values.astype(np.float16).view(np.uint8)
+
+
+class GoldenFile:
+    """One file in the making: layers are added with exactly the plan that is asked for."""
+
+    def __init__(self, path: Path, **metadata: object) -> None:
+        self.path = path
+        self._file = path.open("wb")
+        self._writer = Writer(self._file, metadata=Metadata("golden", **metadata))  # type: ignore[arg-type]
+        self.digests: dict[str, str] = {}
+
+    def add(
+        self,
+        name: str,
+        dtype: str,
+        shape: tuple[int, ...],
+        data: NDArray[np.uint8],
+        *,
+        family: int = batch.RAW,
+        form_set: int = 0,
+        n_streams: int = 1,
+        row_axes: int = 0,
+        grid: Grid | None = None,
+        shuffle: bool = False,
+    ) -> None:
+        w = unit_bytes(dtype)
+        if grid is None:
+            grid = Grid(1, len(data) // w, w, 1, 1, 1, False) if len(data) else Grid(0, 0, w, 0, 0, 0, False)
+        self._writer.begin_layer(
+            LayerHead(
+                name=name,
+                dtype=dtype,
+                shape=shape,
+                data_bytes=len(data),
+                family=family,
+                unit_bytes=w,
+                row_groups=grid.row_groups,
+                row_axes=row_axes,
+                block_rows=grid.block_rows,
+                col_bands=grid.col_bands,
+                panel_rows=grid.panel_rows,
+            )
+        )
+        for window in grid.windows(1 << 30):
+            piece = data[window.start : window.start + window.size]
+            descriptors, row_index = window.descriptors, batch.NO_ROWS
+            if descriptors is None:
+                groups = group_rows(piece.view(np.uint32).reshape(window.rows, -1))
+                blocks = batch.encode_row_groups(groups, 3)
+                self._writer.write_blocks(blocks.headers, blocks.data)
+                descriptors, row_index = grid.group_descriptors(groups)
+            if family == batch.LZ:
+                blocks = batch.encode_lz(
+                    piece, w, descriptors, shuffle=shuffle, zstd_level=3, verify=True
+                )
+            else:
+                blocks = batch.encode_blocks(
+                    piece,
+                    w,
+                    descriptors,
+                    row_index,
+                    form_set=form_set,
+                    n_streams=n_streams,
+                    verify=True,
+                    threads=1,
+                )
+            self._writer.write_blocks(blocks.headers, blocks.data)
+        self._writer.end_layer()
+        self.digests[name] = hashlib.sha256(data.tobytes()).hexdigest()
+
+    def refer(self, name: str, dtype: str, shape: tuple[int, ...], size: int, target: str) -> None:
+        self._writer.add_reference(LayerHead.reference(name, dtype, shape, size, target))
+        self.digests[name] = self.digests[target]
+
+    def close(self) -> dict[str, str]:
+        self._writer.close()
+        self._file.close()
+        return self.digests
+
+
+def write_forms(directory: Path) -> dict[str, dict[str, str]]:
+    manifest = {}
+    for name, (dtype, form) in FORMS.items():
+        file = GoldenFile(directory / f"{VERSION}_rans16_{name}.wcodec")
+        zero_bits = int(name.rpartition("_z")[2]) if "_z" in name else 0
+        for n, n_streams in ((1024, 1), (128 * 9 + 77, 2), (128 * 13 + 1, 4)):
+            data = words_for(dtype, zero_bits, n, seed=n + form)
+            options = {"family": batch.RANS16, "form_set": 1 << form, "n_streams": n_streams}
+            file.add(f"streams {n_streams}", dtype, (n,), data, **options)  # type: ignore[arg-type]
+        manifest[file.path.name] = file.close()
+    return manifest
+
+
+def write_others(directory: Path) -> dict[str, dict[str, str]]:
+    random = np.random.default_rng(7)
+    manifest = {}
+
+    def done(file: GoldenFile) -> None:
+        manifest[file.path.name] = file.close()
+
+    file = GoldenFile(directory / f"{VERSION}_dtypes.wcodec", model_name="dtypes")
+    for dtype in [*DTYPES, "FUTURE7"]:
+        size = bits(dtype) or 7
+        data = np.frombuffer(random.bytes(24 * size // 8), np.uint8)
+        file.add(dtype, dtype, (4, 6), data)
+    file.add("scalar", "F64", (), np.frombuffer(random.bytes(8), np.uint8))
+    file.add("empty", "BF16", (3, 0), np.empty(0, np.uint8))
+    done(file)
+
+    file = GoldenFile(directory / f"{VERSION}_constant.wcodec")
+    for w, dtype in ((1, "I8"), (2, "I16"), (4, "F32"), (8, "I64")):
+        file.add(dtype, dtype, (1000,), np.tile(np.arange(1, w + 1, dtype=np.uint8), 1000))
+    done(file)
+
+    file = GoldenFile(directory / f"{VERSION}_lz.wcodec")
+    repeats = np.tile(np.arange(100, dtype=np.int32), 20).view(np.uint8)
+    file.add("plain", "I32", (2000,), repeats, family=batch.LZ)
+    slow = np.arange(2000, dtype=np.int64).view(np.uint8)
+    file.add("shuffled", "I64", (2000,), slow, family=batch.LZ, shuffle=True)
+    done(file)
+
+    file = GoldenFile(directory / f"{VERSION}_grid.wcodec")
+    for cols, col_bands in ((300, 1), (256, 2), (300, 2), (700, 4)):
+        data = words_for("BF16", 0, 20 * cols, seed=cols)
+        options = {"family": batch.RANS16, "form_set": batch.BF16_FORMS, "row_axes": 1}
+        grid = Grid(20, cols, 2, 7, col_bands, 20, False)
+        name = f"{col_bands} bands of {cols}"
+        file.add(name, "BF16", (20, cols), data, grid=grid, **options)  # type: ignore[arg-type]
+    done(file)
+
+    file = GoldenFile(directory / f"{VERSION}_row_groups.wcodec")
+    for cols in (256, 100):
+        words = words_for("F32", 0, 60 * cols, seed=cols).view(np.uint32).reshape(60, cols).copy()
+        words[::3] &= 0xFFFFE000
+        words[1::5] &= 0xFFFF0000
+        words[7::20] = 0
+        grid = Grid(60, cols, 4, 8, 1, 25, True)
+        options = {"family": batch.RANS16, "form_set": batch.FP32_FORMS, "row_axes": 1}
+        data = words.view(np.uint8).reshape(-1)
+        file.add(f"{cols} columns", "F32", (60, cols), data, grid=grid, **options)  # type: ignore[arg-type]
+    done(file)
+
+    file = GoldenFile(directory / f"{VERSION}_reference.wcodec", duplicates=True)
+    data = np.frombuffer(random.bytes(400), np.uint8)
+    file.add("embedding", "F32", (10, 10), data)
+    file.refer("head", "F32", (10, 10), 400, "embedding")
+    done(file)
+
+    file = GoldenFile(
+        directory / f"{VERSION}_source.wcodec",
+        model_name="with a source",
+        metadata={"key": "value"},
+        source_header='{"w":{"dtype":"I16","shape":[2,3],"data_offsets":[0,12]}}       ',
+    )
+    file.add("w", "I16", (2, 3), np.arange(12, dtype=np.uint8))
+    done(file)
+    return manifest
+
+
+def main() -> None:
+    root = Path(__file__).parents[1]
+    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else root / "tests" / "golden"
+    directory.mkdir(parents=True, exist_ok=True)
+    manifest = write_forms(directory) | write_others(directory)
+    text = json.dumps(manifest, indent=1, sort_keys=True)
+    (directory / f"{VERSION}_manifest.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,761 @@
+"""Decode a .wcodec file of format version 0.1, from docs/format.md alone.
+
+A second implementation, to be read beside the document: its parts come in the order of the document
+and carry its section numbers. It imports no wcodec, and is plain rather than fast, except that the
+128 lanes of rans16 go together. Every rule is checked; whatever breaks one raises BadFile.
+
+    python tools/reference_decoder.py FILE.wcodec OUT.safetensors
+
+Sizes are Python integers, so no product overflows. The file is held in memory as a whole. How many
+blocks a panel with row groups has shows only while it is decoded, so decode_grid takes the blocks
+one by one, and the last panel must take the last block.
+"""
+
+import json
+import math
+import struct
+import sys
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+
+class BadFile(ValueError):
+    """The file breaks a rule of docs/format.md."""
+
+
+# 1. Conventions -----------------------------------------------------------------------------------
+
+
+def require(condition: bool, where: str, what: str) -> None:
+    """Raise BadFile unless a rule of the document holds."""
+    if not condition:
+        raise BadFile(f"{where}: {what}")
+
+
+def require_equal(found: object, expected: object, where: str, what: str) -> None:
+    if found != expected:
+        raise BadFile(f"{where}: {what} is {found!r}, expected {expected!r}")
+
+
+def align(n: int, a: int) -> int:
+    return (n + a - 1) // a * a
+
+
+class Cursor:
+    """Takes bytes from the front of a part of the file, and never past its end."""
+
+    def __init__(self, data: memoryview, where: str) -> None:
+        self.data = data
+        self.where = where
+        self.position = 0
+
+    def take(self, n: int) -> memoryview:
+        left = len(self.data) - self.position
+        require(n <= left, self.where, f"{n} bytes wanted at {self.position}, {left} left")
+        self.position += n
+        return self.data[self.position - n : self.position]
+
+    def fields(self, table: str) -> SimpleNamespace:
+        """Take the fields of a table of the document, given as "type name type name ..."."""
+        types, names = table.split()[::2], table.split()[1::2]
+        layout = struct.Struct("<" + "".join(types))
+        values = layout.unpack(self.take(layout.size))
+        return SimpleNamespace(**dict(zip(names, values, strict=True)))
+
+    def array(self, n: int, dtype: str) -> NDArray[Any]:
+        return np.frombuffer(self.take(n * np.dtype(dtype).itemsize), dtype)
+
+    def text(self, n: int) -> str:
+        raw = bytes(self.take(n))
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            raise BadFile(f"{self.where}: {raw[:80]!r} is not UTF-8") from None
+
+    def zeros_to(self, a: int) -> None:
+        """Take the zero bytes up to the next multiple of a, counted from the start of the part."""
+        zeros = self.take(align(self.position, a) - self.position)
+        require(not any(zeros), self.where, f"the padding before {self.position} is not zero")
+
+    def finish(self) -> None:
+        require_equal(len(self.data) - self.position, 0, self.where, "number of bytes left over")
+
+
+def unpack_zstd_frame(frame: memoryview, content_bytes: int, where: str) -> bytes:
+    """Return the content of a frame that states its size, uses no dictionary and ends here."""
+    require(bytes(frame[:4]) == b"\x28\xb5\x2f\xfd", where, "not a zstd frame")
+    try:
+        parameters = zstandard.get_frame_parameters(frame)
+        require_equal(parameters.content_size, content_bytes, where, "content size of the frame")
+        require_equal(parameters.dict_id, 0, where, "dictionary of the frame")
+        decoder = zstandard.ZstdDecompressor().decompressobj()
+        content = bytes(decoder.decompress(frame))
+    except zstandard.ZstdError as error:
+        raise BadFile(f"{where}: zstd: {error}") from None
+    require(decoder.eof, where, "the zstd frame is cut off")
+    require_equal(len(decoder.unused_data), 0, where, "number of bytes after the zstd frame")
+    require_equal(len(content), content_bytes, where, "size of the zstd content")
+    return content
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Parse JSON; refuse repeated keys, NaN, Infinity and unpaired surrogates."""
+
+    def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) != len(pairs):
+            raise ValueError("repeated key")
+        return dict(pairs)
+
+    def no_constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=no_constant)
+        json.dumps(value, ensure_ascii=False).encode()  # fails on unpaired surrogates
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"{where}: bad JSON: {error}") from None
+    return value
+
+
+def is_text_to_text(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+# 2. File ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a file holds: its metadata, and (dtype, shape, bytes) of each layer in file order."""
+
+    metadata: dict[str, Any]
+    layers: dict[str, tuple[str, tuple[int, ...], bytes]]
+
+    def restore(self) -> bytes:
+        """Return the safetensors file that was encoded; ValueError if that was not the source."""
+        source = self.metadata["source"]
+        if source is None:
+            raise ValueError("the source was not a safetensors file")
+        header = source["header"].encode()
+        parts = [struct.pack("<Q", len(header)), header]
+        return b"".join(parts + [data for _, _, data in self.layers.values()])
+
+
+def decode_file(path: str | Path) -> Decoded:
+    return decode(Path(path).read_bytes())
+
+
+def decode(data: bytes) -> Decoded:
+    """Decode a file: header, footer, index and metadata first, then each record."""
+    file = memoryview(data)
+    header = read_header(file)
+    footer = read_footer(file)
+    first_record = align(32 + header.metadata_stored_bytes, 64)
+    entries = read_index(file, first_record, footer.index_offset)
+    metadata = read_metadata(file, header, entries)
+    decoded: dict[str, bytes] = {}
+    for entry in entries:
+        decoded[entry.name] = decode_record(file, entry, decoded)
+    return Decoded(metadata, {e.name: (e.dtype, e.shape, decoded[e.name]) for e in entries})
+
+
+# 3. Header and metadata ---------------------------------------------------------------------------
+
+HEADER = "4s magic B major B minor H flags Q metadata_stored_bytes Q metadata_bytes"
+HEADER += " I metadata_crc I header_crc"
+METADATA_KEYS = {"wcodec_version", "model_name", "options", "metadata", "duplicates", "source"}
+
+
+def read_header(file: memoryview) -> SimpleNamespace:
+    where = "header"
+    header = Cursor(file, where).fields(HEADER)
+    require_equal(header.magic, b"WCDC", where, "magic")
+    require_equal((header.major, header.minor), (0, 1), where, "version")
+    require_equal(header.header_crc, zlib.crc32(file[:28]), where, "header_crc")
+    require(header.flags <= 1, where, f"reserved bits are set in flags {header.flags:#x}")
+    if header.flags == 0:
+        stored_bytes = header.metadata_stored_bytes
+        require_equal(header.metadata_bytes, stored_bytes, where, "metadata_bytes")
+    return header
+
+
+def read_metadata(
+    file: memoryview, header: SimpleNamespace, entries: list[SimpleNamespace]
+) -> dict[str, Any]:
+    where = "metadata"
+    cursor = Cursor(file, where)
+    cursor.fields(HEADER)
+    stored = cursor.take(header.metadata_stored_bytes)
+    cursor.zeros_to(64)
+    require_equal(zlib.crc32(stored), header.metadata_crc, where, "CRC")
+    if header.flags == 1:
+        stored = memoryview(unpack_zstd_frame(stored, header.metadata_bytes, where))
+    value = parse_json(Cursor(stored, where).text(len(stored)), where)
+
+    metadata: dict[str, Any] = value if isinstance(value, dict) else {}
+    require_equal(set(metadata), METADATA_KEYS, where, "set of keys")
+    require(isinstance(metadata["wcodec_version"], str), where, "wcodec_version is not text")
+    require(isinstance(metadata["model_name"], str | None), where, "model_name is not text")
+    require(isinstance(metadata["options"], dict), where, "options is not an object")
+    require(is_text_to_text(metadata["metadata"]), where, "metadata does not map text to text")
+    require(isinstance(metadata["duplicates"], bool), where, "duplicates is not a boolean")
+    references = [entry.name for entry in entries if entry.kind == REFERENCE]
+    require(metadata["duplicates"] or not references, where, f"no duplicates, but {references}")
+    source = metadata["source"]
+    if source is not None:
+        require(isinstance(source, dict), where, "source is not an object")
+        require_equal(set(source), {"format", "header"}, where, "set of keys of source")
+        require_equal(source["format"], "safetensors", where, "format of the source")
+        require(isinstance(source["header"], str), where, "header of the source is not text")
+        check_source_header(source["header"], entries)
+    return metadata
+
+
+def check_source_header(header: str, entries: list[SimpleNamespace]) -> None:
+    """The header of the source names exactly the layers, in the order of their data offsets."""
+    where = "header of the source"
+    require(header.startswith("{"), where, "does not begin with {")
+    require(len(header.encode()) <= 100_000_000, where, "is longer than safetensors allows")
+    tensors = parse_json(header, where)
+    require(is_text_to_text(tensors.pop("__metadata__", {})), where, "__metadata__ is not text")
+    require_equal(set(tensors), {entry.name for entry in entries}, where, "set of tensors")
+    end = 0
+    for entry in entries:
+        begin, end = end, end + entry.data_bytes
+        expected = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [begin, end]}
+        # Compared as JSON text, in which true is not 1 and 4.0 is not 4.
+        found = json.dumps(tensors[entry.name], sort_keys=True)
+        require_equal(found, json.dumps(expected, sort_keys=True), where, f"{entry.name!r}")
+
+
+# 4. Layer record ----------------------------------------------------------------------------------
+
+HEAD = "4s magic I head_bytes B kind B family B unit_bytes B flags H row_axes H rank Q data_bytes"
+HEAD += " I block_rows I col_bands Q panel_rows I name_bytes I target_bytes H dtype_bytes"
+HEAD += " 6s reserved"
+HEAD_BYTES = 56
+STORED, REFERENCE = 0, 1
+RAW, CONSTANT, RANS16, LZ, ROW_GROUPS, DIRECTORY = 0, 1, 2, 5, 8, 255
+
+DTYPES_OF_BITS = {
+    4: "F4",
+    6: "F6_E2M3 F6_E3M2",
+    8: "BOOL U8 I8 F8_E5M2 F8_E4M3 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ",
+    16: "I16 U16 F16 BF16",
+    32: "I32 U32 F32",
+    64: "C64 F64 I64 U64",
+}
+DTYPE_BITS = {dtype: bits for bits, names in DTYPES_OF_BITS.items() for dtype in names.split()}
+
+
+def read_texts(cursor: Cursor, layer: SimpleNamespace) -> None:
+    """Take the shape and the texts that follow the fixed part of a head or an index entry."""
+    layer.shape = tuple(cursor.array(layer.rank, "<u8").tolist())
+    layer.name = cursor.text(layer.name_bytes)
+    layer.dtype = cursor.text(layer.dtype_bytes)
+    layer.target = cursor.text(layer.target_bytes)
+
+
+def head_bytes(layer: SimpleNamespace) -> int:
+    texts = layer.name_bytes + layer.dtype_bytes + layer.target_bytes
+    return int(HEAD_BYTES + 8 * layer.rank + texts + 4)
+
+
+def check_layer(layer: SimpleNamespace, where: str) -> None:
+    """Check what both the head and the index say of a layer, by itself."""
+    require(layer.kind in (STORED, REFERENCE), where, f"kind {layer.kind} is unknown")
+    require(1 <= layer.dtype_bytes <= 255, where, f"dtype of {layer.dtype_bytes} bytes")
+    bits = DTYPE_BITS.get(layer.dtype)
+    if bits is not None:
+        data_bits = math.prod(layer.shape) * bits
+        require(layer.data_bytes * 8 == data_bits, where, f"{layer.data_bytes=}, {data_bits=}")
+    unit_bytes = bits // 8 if bits is not None and bits % 8 == 0 else 1
+    if layer.kind == REFERENCE:
+        require_equal((layer.family, layer.unit_bytes), (0, 0), where, "(family, unit_bytes)")
+    else:
+        require(layer.family in (RAW, RANS16, LZ), where, f"family {layer.family} is unknown")
+        require_equal(layer.unit_bytes, unit_bytes, where, "unit_bytes")
+        require_equal(layer.target_bytes, 0, where, "target_bytes of a stored layer")
+
+
+def read_head(cursor: Cursor, entry: SimpleNamespace) -> SimpleNamespace:
+    """Take the head of a record and check it by itself and against the index."""
+    where = cursor.where
+    head = cursor.fields(HEAD)
+    require_equal(head.magic, b"WLYR", where, "magic")
+    require_equal(head.head_bytes, head_bytes(head), where, "head_bytes")
+    read_texts(cursor, head)
+    crc = zlib.crc32(cursor.data[: cursor.position])
+    require_equal(cursor.fields("I head_crc").head_crc, crc, where, "head_crc")
+    require(not any(head.reserved), where, "reserved bytes of the head are not zero")
+    require(head.flags <= 1, where, f"reserved bits are set in flags {head.flags:#x}")
+    check_layer(head, where)
+    for field in ("kind", "family", "unit_bytes", "data_bytes", "shape", "name", "dtype", "target"):
+        by_index = getattr(entry, field)
+        require_equal(getattr(head, field), by_index, where, f"{field} (expected by the index)")
+    require(head.row_axes <= head.rank, where, f"row_axes is {head.row_axes}, {head.rank=}")
+    if DTYPE_BITS.get(head.dtype, 4) % 8 != 0:
+        require_equal(head.row_axes, 0, where, "row_axes")
+    return head
+
+
+def decode_record(file: memoryview, entry: SimpleNamespace, decoded: dict[str, bytes]) -> bytes:
+    """The bytes of one layer; of a reference, those that were decoded for its target."""
+    where = entry.where
+    span = slice(entry.record_offset, entry.record_offset + entry.record_bytes)
+    record = Cursor(file[span], where)
+    require_equal(zlib.crc32(record.data), entry.record_crc, where, "record_crc")
+    head = read_head(record, entry)
+    aims = (head.flags, head.block_rows, head.col_bands, head.panel_rows)
+    if head.data_bytes == 0 or head.kind == REFERENCE:
+        require(not any(aims), where, f"(flags, block_rows, col_bands, panel_rows) is {aims}")
+    if head.kind == REFERENCE:
+        require_equal(head.row_axes, 0, where, "row_axes of a reference")
+        record.zeros_to(64)
+        record.finish()
+        return decoded[head.target]
+
+    record.zeros_to(16)
+    blocks: list[Block] = []
+    while record.position < entry.directory_offset:
+        blocks.append(read_block(record, f"{where}: block {len(blocks)}"))
+    require_equal(record.position, entry.directory_offset, where, "end of the blocks")
+    directory = read_block(record, f"{where}: directory")
+    found = (directory.coding, directory.form, directory.n_streams)
+    require_equal(found, (DIRECTORY, 0, 0), directory.where, "(coding, form, n_streams)")
+    headers = b"".join(block.header for block in blocks)
+    require(
+        bytes(directory.payload) == headers, directory.where, "is not the headers of the blocks"
+    )
+    require_equal(len(blocks), entry.n_blocks, where, "number of blocks")
+    record.zeros_to(64)
+    record.finish()
+    if head.data_bytes == 0:
+        require_equal(len(blocks), 0, where, "number of blocks of an empty layer")
+        return b""
+    return decode_grid(head, blocks, where)
+
+
+# 5. The block grid --------------------------------------------------------------------------------
+
+
+def bands(n: int, aim: int) -> int:
+    return max(1, (n + aim // 2) // aim)
+
+
+def ranges(m: int, n: int) -> Iterator[tuple[int, int]]:
+    """The m balanced ranges of n; one by one, since a file may claim any m."""
+    return ((i * n // m, (i + 1) * n // m) for i in range(m))
+
+
+def column_bands(cols: int, m: int) -> Iterator[tuple[int, int]]:
+    u = cols // 128
+    for a, b in ranges(m, u):
+        yield (128 * a, 128 * b if b < u else cols)
+
+
+def check_grid(head: SimpleNamespace, where: str) -> tuple[int, int]:
+    """Check the grid of a layer with data, its bounds too; return rows and cols."""
+    rows, cols = 1, head.data_bytes // head.unit_bytes
+    if head.row_axes > 0:
+        rows = math.prod(head.shape[: head.row_axes])
+        cols = math.prod(head.shape[head.row_axes :])
+    u = cols // 128
+    for name in ("block_rows", "col_bands", "panel_rows"):
+        require(getattr(head, name) >= 1, where, f"{name} is 0")
+    require(head.col_bands <= max(1, u), where, f"{head.col_bands} bands of {cols} columns")
+
+    panel, m = rows, bands(rows, head.block_rows)
+    height, width = (rows + m - 1) // m, cols
+    if head.flags == 1:
+        panel = min(rows, head.panel_rows)
+        height = min(panel, 2 * head.block_rows - head.block_rows // 2 - 1)
+        require(panel * cols * head.unit_bytes <= 2**28, where, f"panel of {panel} x {cols}")
+    else:
+        require_equal(head.panel_rows, rows, where, "panel_rows")
+    if head.col_bands > 1:
+        width = 128 * ((u + head.col_bands - 1) // head.col_bands) + cols % 128
+    units = height * width
+    fits = units <= 2**24 and units * head.unit_bytes <= 2**25
+    require(fits, where, f"block of {height} x {width} units")
+    fits = height * cols * head.unit_bytes <= 2**28 or head.block_rows == 1
+    require(fits, where, f"row band of {height} x {cols} units")
+    return rows, cols
+
+
+def decode_grid(head: SimpleNamespace, blocks: list["Block"], where: str) -> bytes:
+    """Decode all blocks of a layer with data and put the units of each in their place."""
+    rows, cols = check_grid(head, where)
+    n_panels = (rows + head.panel_rows - 1) // head.panel_rows
+    fewest = head.col_bands * bands(rows, head.block_rows)
+    if head.flags == 1:
+        fewest = n_panels * (1 + head.col_bands)
+    # So the memory taken below is bounded by the size of the record.
+    require(len(blocks) >= fewest, where, f"{len(blocks)} blocks, the grid has {fewest} or more")
+    left_over = iter(blocks)
+
+    def next_block() -> Block:
+        block = next(left_over, None)
+        if block is None:
+            raise BadFile(f"{where}: the grid has more than {len(blocks)} blocks")
+        return block
+
+    matrix = np.empty((rows, cols), f"<u{head.unit_bytes}")
+    for top, bottom in ranges(n_panels, rows):
+        groups: list[Any] = [range(rows)]
+        if head.flags == 1:
+            numbers = decode_row_groups(next_block(), bottom - top)
+            groups = [top + np.flatnonzero(numbers == number) for number in range(8)]
+        for members in groups:
+            n = len(members)
+            for first, last in ranges(bands(n, head.block_rows) if n else 0, n):
+                place = members[first:last] if head.flags == 1 else slice(first, last)
+                for left, right in column_bands(cols, head.col_bands):
+                    shape = (last - first, right - left)
+                    units = decode_block(next_block(), math.prod(shape), head)
+                    matrix[place, left:right] = units.reshape(shape)
+    require_equal(len(list(left_over)), 0, where, "number of blocks beyond the grid")
+    return matrix.tobytes()
+
+
+# 6. Blocks ----------------------------------------------------------------------------------------
+
+BLOCK_HEADER = "I block_crc B coding B form B n_streams B reserved Q payload_bytes"
+
+
+class Block(NamedTuple):
+    header: bytes
+    coding: int
+    form: int
+    n_streams: int
+    payload: memoryview
+    where: str
+
+
+def read_block(cursor: Cursor, where: str) -> Block:
+    """Take one block and check its CRC and padding."""
+    start = cursor.position
+    header = cursor.fields(BLOCK_HEADER)
+    payload = cursor.take(header.payload_bytes)
+    cursor.zeros_to(16)
+    whole = cursor.data[start : cursor.position]
+    require_equal(header.block_crc, zlib.crc32(whole[4:]), where, "block_crc")
+    require_equal(header.reserved, 0, where, "reserved byte of the block")
+    return Block(bytes(whole[:16]), header.coding, header.form, header.n_streams, payload, where)
+
+
+# 7. Codings ---------------------------------------------------------------------------------------
+
+
+def decode_block(block: Block, n: int, head: SimpleNamespace) -> NDArray[Any]:
+    """The n units of a block."""
+    where, coding, form, w = block.where, block.coding, block.form, head.unit_bytes
+    known = coding in (RAW, CONSTANT, head.family)
+    require(known, where, f"coding {coding} in a layer of family {head.family}")
+    if coding == RANS16:
+        return decode_rans16(block, n, w)
+    require_equal(block.n_streams, 0, where, "n_streams")
+    require(form == 0 or (coding == LZ and form == 1), where, f"form {form} of coding {coding}")
+    if coding == LZ:
+        content = np.frombuffer(unpack_zstd_frame(block.payload, n * w, where), np.uint8)
+        if form == 1:  # byte j of unit i is byte j * n + i of the content
+            content = content.reshape(w, n).T.ravel()
+        return content.view(f"<u{w}")
+    expected_bytes = w if coding == CONSTANT else n * w
+    require_equal(len(block.payload), expected_bytes, where, "payload_bytes")
+    units = np.frombuffer(block.payload, f"<u{w}")
+    return np.repeat(units, n) if coding == CONSTANT else units
+
+
+def decode_row_groups(block: Block, n_rows: int) -> NDArray[np.uint8]:
+    """The group number of each row of a panel."""
+    where, payload = block.where, block.payload
+    require_equal((block.coding, block.n_streams), (ROW_GROUPS, 0), where, "(coding, n_streams)")
+    require(block.form <= 1, where, f"form {block.form} of row groups")
+    if block.form == 1:
+        payload = memoryview(unpack_zstd_frame(payload, n_rows, where))
+    require_equal(len(payload), n_rows, where, "number of group numbers")
+    groups = np.frombuffer(payload, np.uint8)
+    require(int(groups.max()) <= 7, where, f"group number {groups.max()}, expected 0 to 7")
+    return groups
+
+
+# 8. rans16 ----------------------------------------------------------------------------------------
+
+
+def run_mask(high: int, low: int) -> int:
+    return (1 << high + 1) - (1 << low)
+
+
+class FieldMap(NamedTuple):
+    """A row of the table; a field is the runs of word bits (high, low) from its top bit down."""
+
+    name: str
+    w: int
+    coded: tuple[int, int]
+    fields: tuple[tuple[tuple[int, int], ...], ...]
+
+    def value_mask(self) -> int:
+        return run_mask(*self.coded) >> (8 * self.w - 16)
+
+    def zero_mask(self) -> int:
+        used = [self.coded, *(run for field in self.fields for run in field)]
+        return (1 << 8 * self.w) - 1 - sum(run_mask(*run) for run in used)
+
+
+P8_BF16, F7_BF16, F2_FP16 = ((15, 15), (6, 0)), ((15, 15), (5, 0)), ((8, 7),)
+P8_FP32, F7_FP32, F3_FP32 = ((31, 31), (22, 16)), ((31, 31), (21, 16)), ((15, 13),)
+P8_MID, P8_LOW = ((15, 8),), ((7, 0),)
+
+FIELD_MAPS = {
+    1: FieldMap("bf16_e8", 2, (14, 7), (P8_BF16,)),
+    2: FieldMap("bf16_e8m1", 2, (14, 6), (F7_BF16,)),
+    3: FieldMap("fp16_e5m1", 2, (14, 9), (P8_BF16, F2_FP16)),
+    4: FieldMap("fp32_e8", 4, (30, 23), (P8_FP32, P8_MID, P8_LOW)),
+    5: FieldMap("fp32_e8m1", 4, (30, 22), (F7_FP32, P8_MID, P8_LOW)),
+    6: FieldMap("fp32_e8_z13", 4, (30, 23), (P8_FP32, F3_FP32)),
+    7: FieldMap("fp32_e8m1_z13", 4, (30, 22), (F7_FP32, F3_FP32)),
+    8: FieldMap("fp32_e8_z16", 4, (30, 23), (P8_FP32,)),
+    9: FieldMap("fp32_e8m1_z16", 4, (30, 22), (F7_FP32,)),
+}
+
+
+def lane_of_unit(w: int) -> NDArray[np.intp]:
+    """For each unit 64 g + e of a step the lane 64 g + p that holds it."""
+    k, q, j = np.meshgrid(np.arange(w), np.arange(4), np.arange(16 // w), indexing="ij")
+    lanes = np.empty(64, np.intp)
+    lanes[64 // w * k + 16 // w * q + j] = 16 * q + 16 // w * k + j
+    return np.concatenate([lanes, 64 + lanes])
+
+
+def decode_rans16(block: Block, n: int, w: int) -> NDArray[Any]:
+    """Take the payload part by part and put the words together."""
+    where, n_streams = block.where, block.n_streams
+    field_map = FIELD_MAPS.get(block.form)
+    if field_map is None or field_map.w != w:
+        raise BadFile(f"{where}: form {block.form} is no field map for units of {w} bytes")
+    require(n_streams in (1, 2, 4), where, f"n_streams is {n_streams}, expected 1, 2 or 4")
+    n_steps, n_tail = divmod(n, 128)
+
+    payload = Cursor(block.payload, where)
+    head = payload.fields("B n_symbols B escape H reserved")
+    require_equal(head.reserved, 0, where, "reserved bytes of the payload")
+    streams = [payload.fields("I stream_bytes I n_escapes") for _ in range(n_streams)]
+    for s, stream in enumerate(streams):
+        stream.n_steps = n_steps // n_streams + (s < n_steps % n_streams)
+        most = 128 * stream.n_steps
+        require(stream.stream_bytes <= most, where, f"{stream.stream_bytes=} of stream {s}")
+        most = 0 if head.escape == 255 else most
+        require(stream.n_escapes <= most, where, f"{stream.n_escapes=} of stream {s}")
+    table = read_table(payload, head.n_symbols, head.escape, field_map)
+
+    for s, stream in enumerate(streams):
+        states = payload.array(256, "u1").reshape(2, 2, 64)  # group; low, high; lane
+        coded = payload.array(stream.stream_bytes, "u1")
+        payload.zeros_to(16)
+        x = (states[:, 0] | states[:, 1].astype(np.uint16) << 8).ravel()
+        stream.slots = decode_stream(table, x, coded, stream.n_steps, f"{where}: stream {s}")
+    values = []
+    for stream in streams:
+        escapes = read_escapes(payload, stream.n_escapes, field_map)
+        is_escape = table.is_escape[stream.slots]
+        require_equal(int(is_escape.sum()), stream.n_escapes, where, "number of escapes")
+        values.append(table.value[stream.slots])
+        values[-1][is_escape] = escapes  # in the order of steps and then lanes
+    words = np.concatenate(values).astype(np.uint32) << (8 * w - 16)
+
+    sizes = [16 * sum(high - low + 1 for high, low in field) for field in field_map.fields]
+    raw = payload.array(n_steps * sum(sizes), "u1").reshape(n_steps, sum(sizes))
+    parts = np.split(raw, np.cumsum(sizes)[:-1], axis=1)
+    for part, field in zip(parts, field_map.fields, strict=True):
+        words |= place_field(part, field)
+    tail = payload.array(n_tail, f"<u{w}")
+    payload.finish()
+    require(not np.any(tail & field_map.zero_mask()), where, "zero bits are set in the tail")
+    units = words[:, lane_of_unit(w)].astype(f"<u{w}").ravel()
+    return np.concatenate([units, tail])
+
+
+class Table(NamedTuple):
+    """What each of the 256 slots says; rest is slot - cum[i]."""
+
+    freq: NDArray[np.uint16]
+    rest: NDArray[np.uint16]
+    value: NDArray[np.uint16]
+    is_escape: NDArray[np.bool_]
+
+
+def read_table(payload: Cursor, n_symbols: int, escape: int, field_map: FieldMap) -> Table:
+    """Take the frequencies and values and spread them over the slots."""
+    where = payload.where
+    require(2 <= n_symbols <= 64, where, f"n_symbols is {n_symbols}, expected 2 to 64")
+    require(escape in (255, n_symbols - 1), where, f"escape is {escape}, {n_symbols=}")
+    freq = payload.array(n_symbols, "u1").astype(np.uint16)
+    payload.zeros_to(2)
+    values = payload.array(n_symbols, "<u2")
+    payload.zeros_to(16)
+    require(int(freq.min()) >= 1, where, "a frequency is 0")
+    require_equal(int(freq.sum()), 256, where, "sum of the frequencies")
+    mask = field_map.value_mask()
+    require(not np.any(values & (0xFFFF ^ mask)), where, f"a value has bits outside {mask:#06x}")
+    if escape != 255:
+        require_equal(int(values[escape]), 0, where, "value of the escape symbol")
+    ordered = values[:escape]  # all of them if escape is 255
+    require(bool(np.all(ordered[:-1] < ordered[1:])), where, "values do not ascend")
+
+    cum = np.cumsum(freq, dtype=np.intp) - freq
+    symbol = np.repeat(np.arange(n_symbols), freq)  # i(slot)
+    rest = (np.arange(256) - cum[symbol]).astype(np.uint16)
+    return Table(freq[symbol], rest, values[symbol], symbol == escape)
+
+
+def decode_stream(
+    table: Table, x: NDArray[np.uint16], stream: NDArray[np.uint8], n_steps: int, where: str
+) -> NDArray[np.uint8]:
+    """Decode a stream from its states x; return the slot of each step and lane."""
+    slots = np.empty((n_steps, 128), np.uint8)
+    ahead = np.append(stream, np.zeros(128, np.uint8)).astype(np.uint16)
+    used = 0
+    for step in range(n_steps):
+        slot = x & 255
+        slots[step] = slot
+        x = table.freq[slot] * (x >> 8) + table.rest[slot]  # <= 255 * 255 + 254: fits 16 bits
+        hungry = np.flatnonzero(x < 256)  # the lanes that take a byte each, in lane order
+        x[hungry] = x[hungry] << 8 | ahead[used : used + len(hungry)]
+        used += len(hungry)
+        require(used <= len(stream), where, f"its {len(stream)} bytes run out in step {step}")
+    require_equal(used, len(stream), where, "number of bytes used")
+    require(bool(np.all(x == 256)), where, "a final state is not 256")
+    return slots
+
+
+def read_escapes(payload: Cursor, n_escapes: int, field_map: FieldMap) -> NDArray[Any]:
+    """Take the escape values of one stream."""
+    mask = field_map.value_mask()
+    values: NDArray[Any] = payload.array(n_escapes, "u1").astype(np.uint16)
+    if mask.bit_count() > 8:
+        values = values << 8 | payload.array(n_escapes, "u1")
+    else:
+        values = values << (8 if field_map.name == "fp16_e5m1" else 7)
+    payload.zeros_to(16)
+    return values & mask
+
+
+def place_field(raw: NDArray[np.uint8], field: tuple[tuple[int, int], ...]) -> NDArray[np.uint32]:
+    """Unpack a raw field of all steps and put its bits at their places in the words."""
+    bits = sum(high - low + 1 for high, low in field)
+    lanes: NDArray[Any] = raw
+    if bits == 2:
+        g, p = np.divmod(np.arange(128), 64)
+        lanes = raw[:, 16 * g + p % 16] >> (2 * (p // 16)).astype(np.uint8) & 3
+    elif bits != 8:
+        bit_string = np.unpackbits(raw, axis=1, bitorder="little").reshape(-1, 128, bits)
+        lanes = np.packbits(bit_string, axis=2, bitorder="little")[:, :, 0]
+    words = np.zeros(lanes.shape, np.uint32)
+    for high, low in field:
+        bits -= high - low + 1
+        words |= (lanes.astype(np.uint32) >> bits) << low & run_mask(high, low)
+    return words
+
+
+# 9. Index -----------------------------------------------------------------------------------------
+
+INDEX_HEAD = "4s magic I flags Q stored_bytes Q body_bytes Q n_layers"
+ENTRY = "Q record_offset Q record_bytes Q directory_offset Q data_bytes I record_crc I n_blocks"
+ENTRY += " I name_bytes I target_bytes H dtype_bytes H rank B kind B family B unit_bytes B reserved"
+
+
+def read_index(file: memoryview, first_record: int, offset: int) -> list[SimpleNamespace]:
+    """Read and check the whole index; the records fill the file from first_record to offset."""
+    where = "index"
+    cursor = Cursor(file[offset:-32], where)
+    head = cursor.fields(INDEX_HEAD)
+    require_equal(head.magic, b"WIDX", where, "magic")
+    require(head.flags <= 1, where, f"reserved bits are set in flags {head.flags:#x}")
+    body = cursor.take(head.stored_bytes)
+    cursor.finish()
+    if head.flags == 1:
+        body = memoryview(unpack_zstd_frame(body, head.body_bytes, where))
+    require_equal(len(body), head.body_bytes, where, "size of the body")
+
+    cursor = Cursor(body, where)
+    entries: dict[str, SimpleNamespace] = {}
+    end = first_record
+    for _ in range(head.n_layers):
+        entry = read_entry(cursor)
+        require(entry.name not in entries, entry.where, "the name occurs twice")
+        require_equal(entry.record_offset, end, entry.where, "record_offset")
+        end += entry.record_bytes
+        if entry.kind == REFERENCE:
+            target = entries.get(entry.target)
+            if target is None or target.kind != STORED:
+                raise BadFile(f"{entry.where}: {entry.target!r} is no earlier stored layer")
+            require_equal(entry.data_bytes, target.data_bytes, entry.where, "data_bytes")
+        entries[entry.name] = entry
+    cursor.finish()
+    require_equal(offset, end, where, "index_offset")
+    return list(entries.values())
+
+
+def read_entry(cursor: Cursor) -> SimpleNamespace:
+    """Take one entry and check it by itself."""
+    entry = cursor.fields(ENTRY)
+    read_texts(cursor, entry)
+    where = entry.where = f"layer {entry.name!r}"
+    require_equal(entry.reserved, 0, where, "reserved byte of the index")
+    check_layer(entry, where)
+    size = align(head_bytes(entry), 16)
+    if entry.kind == REFERENCE:
+        places = (entry.directory_offset, entry.n_blocks)
+        require_equal(places, (0, 0), where, "(directory_offset, n_blocks)")
+    else:
+        require(entry.directory_offset >= size, where, f"{entry.directory_offset=} in the head")
+        size = entry.directory_offset + 16 + 16 * entry.n_blocks
+    require_equal(entry.record_bytes, align(size, 64), where, "record_bytes")
+    return entry
+
+
+# 10. Footer ---------------------------------------------------------------------------------------
+
+FOOTER = "Q index_offset Q index_bytes I index_crc I file_crc I footer_crc 4s magic"
+
+
+def read_footer(file: memoryview) -> SimpleNamespace:
+    """Read the footer and check the CRCs of itself, the index and the file."""
+    where = "footer"
+    require(len(file) >= 64, where, f"a file of {len(file)} bytes has none")
+    footer = Cursor(file[-32:], where).fields(FOOTER)
+    require_equal(footer.magic, b"CDCW", where, "magic")
+    require_equal(footer.footer_crc, zlib.crc32(file[-32:-8]), where, "footer_crc")
+    end = len(file) - 32
+    require_equal(footer.index_offset + footer.index_bytes, end, where, "end of the index")
+    require_equal(footer.index_offset % 64, 0, where, "index_offset % 64")
+    index = file[footer.index_offset : end]
+    require_equal(footer.index_crc, zlib.crc32(index), where, "index_crc")
+    require_equal(footer.file_crc, zlib.crc32(file[:end]), where, "file_crc")
+    return footer
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2:
+        print("usage: reference_decoder.py FILE.wcodec OUT.safetensors", file=sys.stderr)
+        return 2
+    try:
+        restored = decode_file(arguments[0]).restore()
+    except ValueError as error:
+        print(f"{arguments[0]}: {error}", file=sys.stderr)
+        return 1
+    Path(arguments[1]).write_bytes(restored)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
