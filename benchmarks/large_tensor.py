@@ -23,13 +23,15 @@ import numpy as np
 
 PIECE = 1 << 24
 
+# VmHWM is the peak of this process image alone; ru_maxrss would inherit that of its parent.
 CHILD = """
-import resource, sys
+import re
 import wcodec.encode, wcodec.decode
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+base = peak()
 {call}
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((peak - base) / 1024)
+print((peak() - base) / 1024)
 """
 
 

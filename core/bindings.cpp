@@ -237,9 +237,9 @@ std::string status_text(uint32_t status) {
     return STATUS_TEXTS[status];
 }
 
-nb::dict field_map(uint32_t form) {
+nb::typed<nb::dict, nb::str, int> field_map(uint32_t form) {
     const FieldMap& map = FIELD_MAPS[form];
-    nb::dict fields;
+    nb::typed<nb::dict, nb::str, int> fields;
     fields["unit_bytes"] = map.unit_bytes;
     fields["value_mask"] = map.value_mask;
     fields["zero_bits"] = map.zero_bits;

@@ -77,7 +77,11 @@ class GoldenFile:
     ) -> None:
         w = unit_bytes(dtype)
         if grid is None:
-            grid = Grid(1, len(data) // w, w, 1, 1, 1, False) if len(data) else Grid(0, 0, w, 0, 0, 0, False)
+            grid = (
+                Grid(1, len(data) // w, w, 1, 1, 1, False)
+                if len(data)
+                else Grid(0, 0, w, 0, 0, 0, False)
+            )
         self._writer.begin_layer(
             LayerHead(
                 name=name,

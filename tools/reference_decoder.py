@@ -225,15 +225,18 @@ def check_source_header(header: str, entries: list[SimpleNamespace]) -> None:
     require(header.startswith("{"), where, "does not begin with {")
     require(len(header.encode()) <= 100_000_000, where, "is longer than safetensors allows")
     tensors = parse_json(header, where)
-    require(is_text_to_text(tensors.pop("__metadata__", {})), where, "__metadata__ is not text")
+    user = tensors.pop("__metadata__", None)
+    require(user is None or is_text_to_text(user), where, "__metadata__ is not text to text")
     require_equal(set(tensors), {entry.name for entry in entries}, where, "set of tensors")
     end = 0
     for entry in entries:
         begin, end = end, end + entry.data_bytes
         expected = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [begin, end]}
-        # Compared as JSON text, in which true is not 1 and 4.0 is not 4.
-        found = json.dumps(tensors[entry.name], sort_keys=True)
-        require_equal(found, json.dumps(expected, sort_keys=True), where, f"{entry.name!r}")
+        tensor = tensors[entry.name]
+        require(isinstance(tensor, dict), where, f"{entry.name!r} is not an object")
+        # Compared as JSON text, in which true is not 1 and 4.0 is not 4. Other keys may be there.
+        found = json.dumps({key: tensor.get(key) for key in expected})
+        require_equal(found, json.dumps(expected), where, f"{entry.name!r}")
 
 
 # 4. Layer record ----------------------------------------------------------------------------------

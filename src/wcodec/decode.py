@@ -12,19 +12,27 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from itertools import zip_longest
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wcodec.codec import batch
 from wcodec.codec.layout import Grid, matrix_shape
-from wcodec.container import KIND_REFERENCE, Layer, LayerHead, Reader, SequentialReader
+from wcodec.container import (
+    KIND_REFERENCE,
+    Layer,
+    LayerHead,
+    Reader,
+    SequentialLayer,
+    SequentialReader,
+)
 from wcodec.dtypes import bits, numpy_dtype, unit_bytes
 from wcodec.errors import CorruptError, LimitError
 from wcodec.limits import ReadLimits
 from wcodec.publication import publish
-from wcodec.safetensors_file import canonical_header, parse_header
+from wcodec.safetensors_file import TensorEntry, canonical_header, parse_header
 
 WINDOW_BYTES = 32 << 20
 
@@ -32,9 +40,15 @@ Path = str | os.PathLike[str]
 Progress = Callable[[int, int], object]
 
 
+class Output(Protocol):
+    """Anything to write bytes to."""
+
+    def write(self, data: Any, /) -> Any: ...
+
+
 def decode_checkpoint(
     input: Path | IO[bytes],
-    output: Path | IO[bytes] | None = None,
+    output: Path | Output | None = None,
     *,
     device: str = "cpu",
     use_gpu: bool = False,
@@ -67,7 +81,7 @@ def decode_checkpoint(
     with open_reader(input, limits or ReadLimits()) as reader:
         if output is None:
             return _decode_arrays(reader, n_threads, progress)
-        if hasattr(output, "write"):
+        if not isinstance(output, (str, os.PathLike)):
             statistics = write_safetensors(reader, output, n_threads, progress)
         else:
             if (
@@ -92,7 +106,7 @@ def open_reader(input: Path | IO[bytes], limits: ReadLimits) -> Iterator[Reader 
             yield reader
 
 
-def layers_of(reader: Reader | SequentialReader) -> Iterator[Layer]:
+def layers_of(reader: Reader | SequentialReader) -> Iterator[Layer | SequentialLayer]:
     """All layers in the order of the file, references included."""
     if isinstance(reader, SequentialReader):
         yield from reader
@@ -102,7 +116,7 @@ def layers_of(reader: Reader | SequentialReader) -> Iterator[Layer]:
 
 
 def decode_windows(
-    layer: Layer, threads: int, out: NDArray[np.uint8] | None = None
+    layer: Layer | SequentialLayer, threads: int, out: NDArray[np.uint8] | None = None
 ) -> Iterator[NDArray[np.uint8]]:
     """Decode a stored layer window by window and yield the bytes of each, in order.
 
@@ -144,7 +158,7 @@ def decode_windows(
     layer.finish()
 
 
-def _take(layer: Layer, count: int) -> batch.Blocks:
+def _take(layer: Layer | SequentialLayer, count: int) -> batch.Blocks:
     taken = layer.take(count)
     return batch.Blocks(taken.headers, taken.data)
 
@@ -206,36 +220,63 @@ def array_shape(dtype: str, shape: tuple[int, ...], data_bytes: int) -> tuple[in
 
 
 def write_safetensors(
-    reader: Reader | SequentialReader, file: IO[bytes], threads: int, progress: Progress | None
+    reader: Reader | SequentialReader, file: Output, threads: int, progress: Progress | None
 ) -> dict[str, Any]:
     """Write the safetensors file of a container; returns statistics. Raises CorruptError where its
     header and layers disagree.
     """
-    header = _safetensors_header(reader)
-    expected = parse_header(header.encode("utf-8")).tensors
+    header = _safetensors_header(reader).encode("utf-8")
     total = _total_bytes(reader)
-    raw = header.encode("utf-8")
-    file.write(len(raw).to_bytes(8, "little") + raw)
+    _write_all(file, len(header).to_bytes(8, "little") + header)
     done = n_layers = 0
-    for layer in layers_of(reader):
-        _check_expected(layer.head, expected[n_layers] if n_layers < len(expected) else None)
+    for layer in _layers_by_header(reader, parse_header(header).tensors):
         n_layers += 1
         if layer.head.kind == KIND_REFERENCE:
             layer = _target_of(reader, layer.head)
         for window in decode_windows(layer, threads):
-            file.write(window.data)
+            _write_all(file, window.data)
             done += len(window)
             if progress is not None:
                 progress(done, total)
-    if n_layers < len(expected):
-        raise CorruptError(
-            f"layer {expected[n_layers].name!r}: named by the source's header, but not in the file"
-        )
     return {
         "input_bytes": reader.file_bytes,
-        "output_bytes": 8 + len(raw) + done,
+        "output_bytes": 8 + len(header) + done,
         "n_layers": n_layers,
     }
+
+
+def _write_all(file: Output, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while len(view):
+        written = file.write(view)  # raw files may take a part; other objects say nothing
+        view = view[len(view) if written is None else written :]
+
+
+def _layers_by_header(
+    reader: Reader | SequentialReader, tensors: list[TensorEntry]
+) -> Iterator[Layer | SequentialLayer]:
+    """The layers of a container in the order of a safetensors header that must name exactly them.
+
+    A canonical header may have another order than the file, a source's header not.
+    """
+    layers = layers_of(reader)
+    if isinstance(reader, Reader) and reader.metadata.source_header is None:
+        layers = (reader.open_layer(tensor.name) for tensor in tensors)
+    for tensor, layer in zip_longest(tensors, layers):
+        if layer is None:
+            raise CorruptError(
+                f"layer {tensor.name!r}: named by the source's header, but not in the file"
+            )
+        head = layer.head
+        found = (head.name, head.dtype, head.shape, head.data_bytes)
+        if tensor is None:
+            raise CorruptError(f"layer {head.name!r}: not named by the source's header")
+        wanted = (tensor.name, tensor.dtype, tensor.shape, tensor.data_bytes)
+        if found != wanted:
+            raise CorruptError(
+                f"layer {head.name!r}: is {found}, the source's header says {wanted}"
+            )
+        yield layer
 
 
 def _safetensors_header(reader: Reader | SequentialReader) -> str:
@@ -247,17 +288,7 @@ def _safetensors_header(reader: Reader | SequentialReader) -> str:
             "file: made of arrays, so its safetensors header follows from the index at its end; "
             "decode it from a file, or into arrays"
         )
-    return canonical_header(list(reader.layers.values()), reader.metadata.metadata)
-
-
-def _check_expected(head: LayerHead, expected: Any) -> None:
-    if expected is None:
-        raise CorruptError(f"layer {head.name!r}: not named by the source's header")
-    found = (head.name, head.dtype, head.shape, head.data_bytes)
-    size = expected.end - expected.start
-    wanted = (expected.name, expected.dtype, expected.shape, size)
-    if found != wanted:
-        raise CorruptError(f"layer {head.name!r}: is {found}, the source's header says {wanted}")
+    return canonical_header(reader.layers.values(), reader.metadata.metadata)
 
 
 def _target_of(reader: Reader | SequentialReader, head: LayerHead) -> Layer:

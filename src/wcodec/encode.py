@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain, islice
 from math import prod
 from typing import IO, Any
 
@@ -38,7 +39,7 @@ from wcodec.codec.structure import group_rows
 from wcodec.container import LayerHead, Metadata, Writer
 from wcodec.dtypes import bits, data_bits
 from wcodec.publication import publish
-from wcodec.safetensors_file import SafetensorsFile
+from wcodec.safetensors_file import METADATA_KEY, SafetensorsFile
 from wcodec.sources import ArrayTensor, FileTensor, Tensor, array_tensors, find_duplicates
 
 LEVELS = ("default", "max")
@@ -67,8 +68,8 @@ class EncodeOptions:
             raise ValueError(f"tile_size is {self.tile_size!r}, expected one of {TILE_SIZES}")
         if self.tile_size != 16:
             raise NotImplementedError(
-                f"tile_size={self.tile_size}: the spatial coding, which has tiles, is not built yet; "
-                "use 16"
+                f"tile_size={self.tile_size}: the spatial coding, which has tiles, "
+                "is not built yet; use 16"
             )
         if not MIN_BLOCK_ELEMENTS <= self.block_elements <= MAX_BLOCK_ELEMENTS:
             raise ValueError(
@@ -113,6 +114,9 @@ def encode_checkpoint(
     wrong arguments, NotImplementedError for options that are not built yet, OSError from the file
     system. Nothing is left behind then.
     """
+    for key, value in (metadata or {}).items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"metadata maps {key!r} to {value!r}, expected text to text")
     if quant_type is not None:
         raise NotImplementedError(
             f"quant_type={quant_type!r} is not built yet; use None (lossless)"
@@ -124,13 +128,15 @@ def encode_checkpoint(
         verify=verify,
         threads=batch.thread_count(threads),
     )
-    path = None if hasattr(output, "write") else os.fspath(output)
+    path = os.fspath(output) if isinstance(output, (str, os.PathLike)) else None
     duplicates = path is not None if duplicates is None else duplicates
     started = time.perf_counter()
     with ExitStack() as stack:
         header = None
         input_bytes = 0
         if isinstance(input, Mapping):
+            if METADATA_KEY in input:
+                raise ValueError(f"a safetensors file has no room for a tensor {METADATA_KEY!r}")
             tensors = array_tensors(input)
         else:
             if path is not None and os.path.exists(path) and os.path.samefile(input, path):
@@ -147,7 +153,7 @@ def encode_checkpoint(
             duplicates=duplicates,
             source_header=header,
         )
-        target = output if path is None else stack.enter_context(publish(path, force=True))
+        target: Any = output if path is None else stack.enter_context(publish(path, force=True))
         rows = encode_tensors(tensors, target, file_metadata, options, verbose, progress)
     return _statistics(rows, input_bytes, time.perf_counter() - started, verbose)
 
@@ -197,13 +203,24 @@ def _encode_layer(
     sample = reader.get(0, min(tensor.data_bytes, SAMPLE_BYTES))
     plan = plan_layer(tensor.dtype, tensor.shape, tensor.data_bytes, sample, options.block_elements)
     grid = plan.grid
+    windows = grid.windows(WINDOW_BYTES)
+    encoded = (
+        (window, _encode_window(plan, window, reader.get(window.start, window.size), options))
+        for window in windows
+    )
+    first = list(islice(encoded, 1))
+    codings = {c for _, blocks in first for c in np.unique(blocks.headers["coding"]).tolist()}
+    # A layer of one window whose blocks all came out raw or constant says so.
+    family = plan.family
+    if family not in codings and all(window.size == tensor.data_bytes for window, _ in first):
+        family = batch.RAW
     writer.begin_layer(
         LayerHead(
             name=tensor.name,
             dtype=tensor.dtype,
             shape=tensor.shape,
             data_bytes=tensor.data_bytes,
-            family=plan.family,
+            family=family,
             unit_bytes=grid.unit_bytes,
             row_groups=grid.row_groups,
             row_axes=plan.row_axes,
@@ -212,13 +229,11 @@ def _encode_layer(
             panel_rows=grid.panel_rows,
         )
     )
-    codings: set[int] = set()
-    for window in grid.windows(WINDOW_BYTES):
-        blocks = _encode_window(plan, window, reader.get(window.start, window.size), options)
+    for window, blocks in chain(first, encoded):
         writer.write_blocks(blocks.headers, blocks.data)
         codings.update(np.unique(blocks.headers["coding"]).tolist())
         advance(window.size)
-    return writer.end_layer(), _coding_name(plan.family, codings)
+    return writer.end_layer(), _coding_name(family, codings)
 
 
 def _encode_window(
@@ -288,10 +303,8 @@ def _reference_head(tensor: Tensor, target: str) -> LayerHead:
 
 
 def _coding_name(family: int, codings: set[int]) -> str:
-    """The family if any block uses it, else what all blocks are."""
-    if family in codings or not codings:
-        return batch.CODING_NAMES[family]
-    return "+".join(batch.CODING_NAMES[coding] for coding in sorted(codings))
+    """The family, or constant where all blocks are."""
+    return batch.CODING_NAMES[batch.CONSTANT if codings == {batch.CONSTANT} else family]
 
 
 def _layer_row(tensor: Tensor, coding: str, record_bytes: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import time
 from math import prod
@@ -63,9 +62,9 @@ def _describe(entry: IndexEntry) -> dict[str, Any]:
     }
 
 
-class _Nowhere(io.RawIOBase):
-    def write(self, data: Any) -> int:
-        return len(data)
+class _Nowhere:
+    def write(self, data: Any) -> None:
+        pass
 
 
 def verify(

@@ -134,7 +134,7 @@ def _hash_all(tensor: Tensor) -> bytes:
 def _hash(tensor: Tensor, end: int | None) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for piece in pieces(tensor, end):
-        digest.update(piece)
+        digest.update(piece.data)
     return digest.digest()
 
 

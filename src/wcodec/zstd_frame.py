@@ -8,14 +8,9 @@ frames.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import zstandard
 
 from wcodec.errors import CorruptError
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 LEVEL = 3
 MAX_WINDOW_BYTES = 1 << 25  # docs/format.md section 7
@@ -23,12 +18,12 @@ MAX_WINDOW_BYTES = 1 << 25  # docs/format.md section 7
 _MAGIC = b"\x28\xb5\x2f\xfd"
 
 
-def compress(content: Buffer, level: int = LEVEL) -> bytes:
+def compress(content: bytes | memoryview, level: int = LEVEL) -> bytes:
     """Return a frame of `content`, the same for the same version of zstd."""
     return zstandard.ZstdCompressor(level=level, write_content_size=True).compress(content)
 
 
-def decompress(frame: Buffer, content_bytes: int, where: str) -> bytes:
+def decompress(frame: bytes | memoryview, content_bytes: int, where: str) -> bytes:
     """Return the content of `frame`, which must be exactly `content_bytes`; `where` begins the
     message of an error.
 

@@ -562,6 +562,22 @@ def test_whole_file_is_restored(metadata_frame: bool, index_frame: bool) -> None
     assert decoded.restore() == struct.pack("<Q", len(text)) + text + b"".join(data)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('{"format": "pt"}', "null"),  # as the safetensors library takes it
+        ('"dtype"', '"more": 1, "dtype"'),
+        ("       ", ""),
+        ("       ", "\n\t \r"),
+        ("[3]", "[ 3 ]"),
+    ],
+)
+def test_source_headers_that_are_valid(old: str, new: str) -> None:
+    file = make_file([abc()], **source_case(old, new))
+    header = source_of([abc()])[1].replace(old, new).encode()
+    assert reference.decode(file).restore()[8:] == header + b"abc"
+
+
 def test_file_without_layers() -> None:
     for index_frame in (False, True):
         decoded = reference.decode(make_file([], index_frame=index_frame))
@@ -1008,6 +1024,8 @@ def source_case(old: str, new: str) -> dict[str, Any]:
     return {"metadata": metadata}
 
 
+TENSOR = '{"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}'
+
 FILE_CASES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "magic": (lambda: {"header": {"magic": b"WCDD"}}, "header: magic"),
     "major": (lambda: {"header": {"major": 1}}, r"version is \(1, 1\)"),
@@ -1051,6 +1069,15 @@ FILE_CASES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "source name": (lambda: source_case('"a"', '"b"'), "set of tensors"),
     "source dtype": (lambda: source_case('"U8"', '"I8"'), "header of the source: 'a' is"),
     "source shape": (lambda: source_case("[3]", "[3, 1]"), "header of the source: 'a' is"),
+    "source offset missing": (
+        lambda: source_case(', "data_offsets": [0, 3]', ""),
+        "header of the source: 'a' is",
+    ),
+    "source list": (lambda: source_case(TENSOR, "[]"), "'a' is not an object"),
+    "source name twice": (
+        lambda: source_case('{"format": "pt"}', '{"a": "", "a": ""}'),
+        "repeated",
+    ),
     "source number": (lambda: source_case("[3]", "[3.0]"), "header of the source: 'a' is"),
     "source offsets": (lambda: source_case("[0, 3]", "[1, 4]"), "header of the source: 'a' is"),
     "index magic": (lambda: {"index": {"magic": b"WLYR"}}, "index: magic"),

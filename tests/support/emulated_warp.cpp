@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The GPU's rans16 decoder with its warp emulated on the host. As a shared library:
-// emulate_streams(), for ctypes. With EMULATED_WARP_MAIN: a program for sanitizers that decodes the
-// cases of its standard input, each from a payload and into an output of its own, of exactly their
-// sizes, and writes the statuses and outputs.
+// The GPU decoder with its threads emulated on the host. As a shared library it offers
+// emulate_streams() and emulate_copy() to ctypes. With EMULATED_WARP_MAIN it is a program for the
+// sanitizers: it decodes the cases of its standard input, each from a payload and into an output of
+// its own, of exactly their sizes, and writes the statuses and the outputs.
+#include <cstdio>
 #include <cstdlib>
+#include <vector>
 
+#include "copy_block.hpp"
 #include "rans16_warp.hpp"
+
+#define EXPORTED extern "C" __attribute__((visibility("default")))
 
 namespace {
 
@@ -26,19 +31,22 @@ constexpr Emulate EMULATE[wcodec::N_FORMS] = {
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) void emulate_streams(
-    uint32_t form, uint32_t n_streams, const wcodec::StreamDescriptor* streams, uint32_t* status) {
+EXPORTED void emulate_streams(uint32_t form, uint32_t n_streams,
+                              const wcodec::StreamDescriptor* streams, uint32_t* status) {
     for (uint32_t i = 0; i < n_streams; ++i) status[i] = EMULATE[form](streams[i]);
 }
 
-#if defined(EMULATED_WARP_MAIN)
-#include <cstdio>
-#include <vector>
+EXPORTED void emulate_copy(const wcodec::CopyDescriptor* block, uint32_t n_threads) {
+    for (uint32_t thread = 0; thread < n_threads; ++thread) {
+        wcodec::copy_block(*block, thread, n_threads);
+    }
+}
 
+#if defined(EMULATED_WARP_MAIN)
 namespace {
 
 // A case: this, the descriptors (payload 0, output counted from output_offset), the payload.
-// Answered by the statuses and the output, all of it, which is 0xA5 where nothing was stored.
+// Answered by the statuses and the whole output, which is 0xA5 where nothing was stored.
 struct Case {
     uint32_t form;
     uint32_t n_streams;

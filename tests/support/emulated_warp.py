@@ -18,7 +18,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-
 from support.rans16_streams import (
     FIELD_MAPS,
     LANES,
@@ -32,6 +31,7 @@ KERNELS = ROOT / "src" / "wcodec" / "cuda" / "kernels"
 INCLUDES = (ROOT / "core", KERNELS)
 SOURCES = (
     Path(__file__).with_suffix(".cpp"),
+    KERNELS / "copy_block.hpp",
     KERNELS / "rans16_warp.hpp",
     KERNELS / "warp.hpp",
     ROOT / "core" / "stream_format.hpp",
@@ -59,6 +59,19 @@ STREAM_DESCRIPTOR = np.dtype(
     ]
 )
 assert STREAM_DESCRIPTOR.itemsize == 64
+
+# struct CopyDescriptor of copy_block.hpp
+COPY_DESCRIPTOR = np.dtype(
+    [
+        ("source", "<u8"),
+        ("output", "<u8"),
+        ("row_stride", "<u8"),
+        ("row_bytes", "<u4"),
+        ("n_rows", "<u4"),
+        ("unit_bytes", "<u4"),
+        ("reserved", "<u4"),
+    ]
+)
 
 STATUS_STATES = 1
 STATUS_BYTES = 2
@@ -195,7 +208,8 @@ def _build(name: str, flags: list[str]) -> Path:
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(_build("library", ["-O2", "-shared", "-fPIC", "-fvisibility=hidden"]))
     library.emulate_streams.argtypes = [ctypes.c_uint32, ctypes.c_uint32] + 2 * [ctypes.c_void_p]
-    library.emulate_streams.restype = None
+    library.emulate_copy.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+    library.emulate_streams.restype = library.emulate_copy.restype = None
     return library
 
 
@@ -209,7 +223,7 @@ def sanitized_program() -> Path:
 # ---- Decoding ------------------------------------------------------------------------------------
 
 
-def _aligned(size: int, offset: int = 0) -> np.ndarray:
+def aligned(size: int, offset: int = 0) -> np.ndarray:
     """Canary bytes whose address is `offset` above a multiple of 64."""
     memory = np.full(size + offset + 64, CANARY, np.uint8)
     start = -memory.ctypes.data % 64 + offset
@@ -254,10 +268,10 @@ class Block:
         return rows[:, : self.row_bytes].tobytes()
 
     def decode(self) -> tuple[bytes, list[int]]:
-        payload = _aligned(len(self.payload))
+        payload = aligned(len(self.payload))
         payload[:] = np.frombuffer(self.payload, np.uint8)
         # Canaries before and after the output as well.
-        output = _aligned(self.output_bytes + 128, self.output_offset)
+        output = aligned(self.output_bytes + 128, self.output_offset)
         self.streams["payload"] = payload.ctypes.data
         self.streams["output"] = output.ctypes.data + 64
         status = np.full(len(self.streams), 0xFFFFFFFF, np.uint32)
@@ -316,3 +330,23 @@ def decode_blocks_sanitized(blocks: list[Block]) -> list[tuple[bytes, list[int]]
         answers.append((block.collect(output), status.tolist()))
     assert at == len(result.stdout)
     return answers
+
+
+def copy_block_emulated(
+    source: np.ndarray,
+    output: np.ndarray,
+    *,
+    row_stride: int,
+    row_bytes: int,
+    n_rows: int,
+    unit_bytes: int = 0,
+) -> None:
+    """Copy rows of bytes, or fill them with one unit of `unit_bytes`."""
+    block = np.zeros(1, COPY_DESCRIPTOR)
+    block["source"] = source.ctypes.data
+    block["output"] = output.ctypes.data
+    block["row_stride"] = row_stride
+    block["row_bytes"] = row_bytes
+    block["n_rows"] = n_rows
+    block["unit_bytes"] = unit_bytes
+    _library().emulate_copy(block.ctypes.data, 256)

@@ -74,7 +74,10 @@ def command(
 
 
 def _parse_metadata(items: tuple[str, ...]) -> dict[str, str]:
+    found = {}
     for item in items:
-        if "=" not in item:
+        key, equals, value = item.partition("=")
+        if not equals:
             raise click.UsageError(f"--metadata {item}: expected KEY=VALUE")
-    return dict(item.split("=", 1) for item in items)  # type: ignore[misc]
+        found[key] = value
+    return found

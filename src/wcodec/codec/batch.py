@@ -193,7 +193,7 @@ def _encode_lz_block(
     if np.array_equal(units[unit_bytes:], units[:-unit_bytes]):
         return frame_block(CONSTANT, 0, units[:unit_bytes].tobytes())
     content = shuffle_bytes(units, unit_bytes) if shuffle else units
-    payload = zstd_frame.compress(content, zstd_level)
+    payload = zstd_frame.compress(content.data, zstd_level)
     if len(payload) >= len(units):
         return frame_block(RAW, 0, units.tobytes())
     if verify and zstd_frame.decompress(payload, len(units), "a block") != content.tobytes():
@@ -213,7 +213,7 @@ def _decode_lz(
     begin = int(descriptor["data_offset"]) + BLOCK_HEADER.itemsize
     rows, cols = int(descriptor["rows"]), int(descriptor["cols"])
     frame = blocks.data[begin : begin + payload_bytes]
-    content = zstd_frame.decompress(frame, rows * cols * unit_bytes, where)
+    content = zstd_frame.decompress(frame.data, rows * cols * unit_bytes, where)
     units = np.frombuffer(content, dtype=np.uint8)
     if blocks.headers["form"][i] == 1:
         units = units.reshape(unit_bytes, -1).T.reshape(-1)
@@ -269,7 +269,7 @@ def decode_row_groups(blocks: Blocks, n_rows: int, *, layer: str, first_block: i
     begin = BLOCK_HEADER.itemsize
     payload = blocks.data[begin : begin + int(header["payload_bytes"])]
     if header["form"] == 1:
-        payload = np.frombuffer(zstd_frame.decompress(payload, n_rows, where), dtype=np.uint8)
+        payload = np.frombuffer(zstd_frame.decompress(payload.data, n_rows, where), dtype=np.uint8)
     if len(payload) != n_rows:
         raise CorruptError(f"{where}: maps {len(payload)} rows, expected {n_rows}")
     if n_rows and payload.max() >= MAX_ROW_GROUPS:

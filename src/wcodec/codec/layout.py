@@ -98,9 +98,7 @@ class Grid:
         """
         if self.data_bytes == 0:
             if (self.block_rows, self.col_bands, self.panel_rows) != (0, 0, 0) or self.row_groups:
-                raise CorruptError(
-                    f"layer {layer!r}: has no data, but a block grid that is not 0"
-                )
+                raise CorruptError(f"layer {layer!r}: has no data, but a block grid that is not 0")
             return
         if min(self.block_rows, self.col_bands, self.panel_rows) < 1:
             raise CorruptError(

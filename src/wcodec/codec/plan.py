@@ -111,8 +111,10 @@ def _round_up(columns: int) -> int:
 def _choose_lz(sample: NDArray[np.uint8], w: int) -> tuple[bool, bool]:
     """Whether zstd makes a sample smaller, and whether byte shuffling makes it smaller still."""
     sample = sample[: len(sample) // w * w]
-    plain = len(zstd_frame.compress(sample, ZSTD_LEVEL))
+    plain = len(zstd_frame.compress(sample.data, ZSTD_LEVEL))
     shuffled = (
-        len(zstd_frame.compress(batch.shuffle_bytes(sample, w), ZSTD_LEVEL)) if w > 1 else plain
+        len(zstd_frame.compress(batch.shuffle_bytes(sample, w).data, ZSTD_LEVEL))
+        if w > 1
+        else plain
     )
     return min(plain, shuffled) < len(sample), shuffled < plain

@@ -38,4 +38,4 @@ def row_groups_pay(sample: NDArray[np.uint8], cols: int) -> bool:
         return False  # all rows alike: each block finds its zero bits by itself
     saved = sum(n * cols * bits for n, bits in zip(counts, ZERO_BITS, strict=True))
     cost = sum(n > 0 for n in counts) * GROUP_COST_BITS + 2 * rows
-    return saved - cost > rows * cols * 32 // MIN_GAIN_SHARE
+    return bool(saved - cost > rows * cols * 32 // MIN_GAIN_SHARE)

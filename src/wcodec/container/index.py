@@ -245,7 +245,7 @@ def _entry_starts(body: bytes, n_layers: int) -> list[int]:
     except struct.error:
         at = len(body) + 1
     if at > len(body):
-        raise CorruptError(f"index: entry {len(starts) - 1} runs past its {len(body)} bytes")
+        raise CorruptError(f"index: {n_layers} entries do not fit its {len(body)} bytes")
     if at < len(body):
         raise CorruptError(f"index: {len(body) - at} bytes after the last entry")
     return starts

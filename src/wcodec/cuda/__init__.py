@@ -1,0 +1,1 @@
+"""Decoding on a CUDA GPU: the kernels, shipped as source."""

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Golden files decode to what their manifest says, for ever: by the package, by random access and as a pipe, and by the
+reference decoder.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from support.pipes import Pipe
+from support.reference import reference_decoder
+
+import wcodec
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+MANIFEST = {
+    file: digests
+    for manifest in sorted(GOLDEN.glob("*_manifest.json"))
+    for file, digests in json.loads(manifest.read_text()).items()
+}
+
+
+def digests(arrays) -> dict[str, str]:
+    return {name: hashlib.sha256(a.tobytes()).hexdigest() for name, a in arrays.items()}
+
+
+def test_every_file_is_in_the_manifest():
+    assert sorted(MANIFEST) == sorted(path.name for path in GOLDEN.glob("*.wcodec"))
+    assert len(MANIFEST) >= 16
+
+
+@pytest.mark.parametrize("name", MANIFEST)
+def test_golden(name):
+    path = GOLDEN / name
+    assert digests(wcodec.decode_checkpoint(path)) == MANIFEST[name]
+    assert digests(wcodec.decode_checkpoint(Pipe(path.read_bytes()))) == MANIFEST[name]
+    assert wcodec.verify(path)["n_layers"] == len(MANIFEST[name])
+
+
+@pytest.mark.parametrize("name", MANIFEST)
+def test_golden_by_the_reference_decoder(name):
+    layers = reference_decoder().decode_file(GOLDEN / name).layers
+    found = {layer: hashlib.sha256(data).hexdigest() for layer, (_, _, data) in layers.items()}
+    assert found == MANIFEST[name]
+
+
+def test_source_file_is_restored(tmp_path):
+    path = GOLDEN / "v0_1_source.wcodec"
+    wcodec.decode_checkpoint(path, tmp_path / "x")
+    header = b'{"w":{"dtype":"I16","shape":[2,3],"data_offsets":[0,12]}}       '
+    expected = len(header).to_bytes(8, "little") + header + bytes(range(12))
+    assert (tmp_path / "x").read_bytes() == expected
+    assert reference_decoder().decode_file(path).restore() == expected
