@@ -252,6 +252,12 @@ Status parse_rans16(const uint8_t* payload, uint64_t payload_bytes, Form form, u
     for (uint32_t s = 0; s < n_streams; ++s) {
         const DecodeStream& stream = parsed.streams[s];
         const uint64_t stream_bytes = static_cast<uint64_t>(stream.bytes_end - stream.bytes);
+        // The high bytes of each group follow its low bytes.
+        for (uint32_t group = 0; group < STATES_BYTES; group += 2 * GROUP_LANES) {
+            const uint8_t* high = stream.states + group + GROUP_LANES;
+            if (std::find(high, high + GROUP_LANES, 0) != high + GROUP_LANES)
+                return Status::BAD_STARTING_STATE;
+        }
         padding_zero &=
             all_zero(stream.bytes_end, stream.bytes + align_up(stream_bytes, BLOCK_ALIGNMENT));
         const uint64_t escape_bytes = stream.n_escapes * map.n_escape_lists;

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the golden files of this format version: one small file a feature, and a manifest of what each decodes to.
+"""Write the golden files of this format version: one small file a feature, and a manifest of what
+each decodes to.
 
     python tools/make_golden.py [DIRECTORY]          (default: tests/golden)
 
-While the format is version 0 they may be written again when the format changes; from 1.0 on a file that exists is never
-written again. tests/format/test_golden.py decodes them with the package and with tools/reference_decoder.py.
+While the format is version 0 they may be written again when the format changes; from 1.0 on a file
+that exists is never written again. tests/format/test_golden.py decodes them with the package and
+with tools/reference_decoder.py.
 """
 
 from __future__ import annotations

@@ -90,12 +90,16 @@ class Cursor:
 
 
 def unpack_zstd_frame(frame: memoryview, content_bytes: int, where: str) -> bytes:
-    """Return the content of a frame that states its size, uses no dictionary and ends here."""
+    """Return the content of a frame that states its size, uses no dictionary, needs a window of at
+    most 2^25 bytes and ends here.
+    """
     require(bytes(frame[:4]) == b"\x28\xb5\x2f\xfd", where, "not a zstd frame")
     try:
         parameters = zstandard.get_frame_parameters(frame)
         require_equal(parameters.content_size, content_bytes, where, "content size of the frame")
         require_equal(parameters.dict_id, 0, where, "dictionary of the frame")
+        require(content_bytes > 0, where, "a zstd frame without content")
+        require(parameters.window_size <= 2**25, where, f"{parameters.window_size=}")
         decoder = zstandard.ZstdDecompressor().decompressobj()
         content = bytes(decoder.decompress(frame))
     except zstandard.ZstdError as error:
@@ -107,7 +111,7 @@ def unpack_zstd_frame(frame: memoryview, content_bytes: int, where: str) -> byte
 
 
 def parse_json(text: str, where: str) -> Any:
-    """Parse JSON; refuse repeated keys, NaN, Infinity and unpaired surrogates."""
+    """Parse JSON; refuse repeated keys, NaN, infinity and unpaired surrogates."""
 
     def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):
@@ -117,9 +121,15 @@ def parse_json(text: str, where: str) -> Any:
     def no_constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is not JSON")
 
+    def integer(digits: str) -> float:
+        return -0.0 if digits == "-0" else int(digits)  # a number with a sign is no size
+
     try:
-        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=no_constant)
-        json.dumps(value, ensure_ascii=False).encode()  # fails on unpaired surrogates
+        value = json.loads(
+            text, object_pairs_hook=unique_keys, parse_constant=no_constant, parse_int=integer
+        )
+        # Fails on unpaired surrogates and on what became infinite.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         raise BadFile(f"{where}: bad JSON: {error}") from None
     return value
@@ -237,6 +247,8 @@ def check_source_header(header: str, entries: list[SimpleNamespace]) -> None:
         # Compared as JSON text, in which true is not 1 and 4.0 is not 4. Other keys may be there.
         found = json.dumps({key: tensor.get(key) for key in expected})
         require_equal(found, json.dumps(expected), where, f"{entry.name!r}")
+    by_offsets = sorted(tensors, key=lambda name: tensors[name]["data_offsets"])
+    require_equal([entry.name for entry in entries], by_offsets, where, "order of the layers")
 
 
 # 4. Layer record ----------------------------------------------------------------------------------
@@ -277,6 +289,10 @@ def check_layer(layer: SimpleNamespace, where: str) -> None:
     require(layer.kind in (STORED, REFERENCE), where, f"kind {layer.kind} is unknown")
     require(1 <= layer.dtype_bytes <= 255, where, f"dtype of {layer.dtype_bytes} bytes")
     bits = DTYPE_BITS.get(layer.dtype)
+    product = 1
+    for axis in layer.shape:
+        product *= axis
+        require(product * (bits or 1) < 2**64, where, f"shape {layer.shape} overflows")
     if bits is not None:
         data_bits = math.prod(layer.shape) * bits
         require(layer.data_bytes * 8 == data_bits, where, f"{layer.data_bytes=}, {data_bits=}")
@@ -376,10 +392,10 @@ def check_grid(head: SimpleNamespace, where: str) -> tuple[int, int]:
         require(getattr(head, name) >= 1, where, f"{name} is 0")
     require(head.col_bands <= max(1, u), where, f"{head.col_bands} bands of {cols} columns")
 
-    panel, m = rows, bands(rows, head.block_rows)
+    panel, m = head.panel_rows, bands(rows, head.block_rows)
     height, width = (rows + m - 1) // m, cols
     if head.flags == 1:
-        panel = min(rows, head.panel_rows)
+        require(panel <= rows, where, f"panels of {panel} rows, there are {rows}")
         height = min(panel, 2 * head.block_rows - head.block_rows // 2 - 1)
         require(panel * cols * head.unit_bytes <= 2**28, where, f"panel of {panel} x {cols}")
     else:
@@ -509,10 +525,6 @@ class FieldMap(NamedTuple):
     def value_mask(self) -> int:
         return run_mask(*self.coded) >> (8 * self.w - 16)
 
-    def zero_mask(self) -> int:
-        used = [self.coded, *(run for field in self.fields for run in field)]
-        return (1 << 8 * self.w) - 1 - sum(run_mask(*run) for run in used)
-
 
 P8_BF16, F7_BF16, F2_FP16 = ((15, 15), (6, 0)), ((15, 15), (5, 0)), ((8, 7),)
 P8_FP32, F7_FP32, F3_FP32 = ((31, 31), (22, 16)), ((31, 31), (21, 16)), ((15, 13),)
@@ -562,6 +574,7 @@ def decode_rans16(block: Block, n: int, w: int) -> NDArray[Any]:
 
     for s, stream in enumerate(streams):
         states = payload.array(256, "u1").reshape(2, 2, 64)  # group; low, high; lane
+        require(bool(np.all(states[:, 1] > 0)), where, f"a state of stream {s} is below 256")
         coded = payload.array(stream.stream_bytes, "u1")
         payload.zeros_to(16)
         x = (states[:, 0] | states[:, 1].astype(np.uint16) << 8).ravel()
@@ -582,7 +595,6 @@ def decode_rans16(block: Block, n: int, w: int) -> NDArray[Any]:
         words |= place_field(part, field)
     tail = payload.array(n_tail, f"<u{w}")
     payload.finish()
-    require(not np.any(tail & field_map.zero_mask()), where, "zero bits are set in the tail")
     units = words[:, lane_of_unit(w)].astype(f"<u{w}").ravel()
     return np.concatenate([units, tail])
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Golden files decode to what their manifest says, for ever: by the package, by random access and as a pipe, and by the
-reference decoder.
+"""Golden files decode to what their manifest says, for ever: by the package, by random access and
+as a pipe, and by the reference decoder.
 """
 
 import hashlib

@@ -499,7 +499,7 @@ def test_grid(rows: int, cols: int, grid: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize("form", [0, 1])
-@pytest.mark.parametrize("panel_rows", [1, 25, 60, 1000])
+@pytest.mark.parametrize("panel_rows", [1, 25, 59, 60])
 def test_row_groups(form: int, panel_rows: int) -> None:
     layer = grid_layer(60, 300, 4, form, block_rows=4, col_bands=2, panel_rows=panel_rows)
     assert decode_only(make_file([layer])) == random.Random(4).randbytes(60 * 300)
@@ -579,9 +579,10 @@ def test_source_headers_that_are_valid(old: str, new: str) -> None:
 
 
 def test_file_without_layers() -> None:
-    for index_frame in (False, True):
-        decoded = reference.decode(make_file([], index_frame=index_frame))
-        assert decoded.layers == {}
+    decoded = reference.decode(make_file([]))
+    assert decoded.layers == {}
+    with pytest.raises(BadFile, match="without content"):
+        reference.decode(make_file([], index_frame=True))
     with pytest.raises(ValueError, match="not a safetensors file"):
         decoded.restore()
 
@@ -750,10 +751,10 @@ def test_final_state_other_than_256_is_refused() -> None:
 
 
 @pytest.mark.parametrize("form", ZERO_BITS)
-def test_tail_with_zero_bits_set_is_refused(form: int) -> None:
+def test_tail_may_set_the_bits_that_are_zero_in_steps(form: int) -> None:
     words = [*some_words(form, 130), 1 << ZERO_BITS[form] - 1]
-    with pytest.raises(BadFile, match="zero bits are set in the tail"):
-        reference.decode(rans16_file(form, words, 1))
+    decoded = decode_only(rans16_file(form, words, 1))
+    assert decoded == b"".join(word.to_bytes(4, "little") for word in words)
 
 
 DATA = bytes(range(100))
@@ -910,7 +911,7 @@ LAYER_CASES: dict[str, tuple[Callable[[], list[Layer]], str]] = {
     "row_axes of bytes": (lambda: [abc(dtype="X7", row_axes=1, panel_rows=3)], "row_axes is 1"),
     "data_bytes": (lambda: [abc(data_bytes=4)], "layer.data_bytes=4"),
     "half a byte": (lambda: [abc(dtype="F4", shape=(7,))], "data_bits=28"),
-    "overflow": (lambda: [overflowing()], "data_bits"),
+    "overflow": (lambda: [overflowing()], "overflows"),
     "dtype of no bytes": (lambda: [abc(dtype="")], "dtype of 0 bytes"),
     "dtype of 256 bytes": (lambda: [abc(dtype="X" * 256)], "dtype of 256 bytes"),
     "index: data_bytes": (lambda: [abc(dtype="X7", entry={"data_bytes": 4})], "data_bytes .* is 3"),
@@ -975,7 +976,7 @@ LAYER_CASES: dict[str, tuple[Callable[[], list[Layer]], str]] = {
         lambda: [matrix(2**30, 1)],
         "99 blocks, the grid has 1073741824 or more",
     ),
-    "more data than blocks": (lambda: [matrix(2**62, 1, block_rows=2**24)], "99 blocks, the grid"),
+    "more data than blocks": (lambda: [matrix(2**58, 1, block_rows=2**24)], "99 blocks, the grid"),
 }
 
 

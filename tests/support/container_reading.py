@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from wcodec.checksum import crc32
@@ -43,7 +44,7 @@ class Ranges:
 def checked_bytes(blocks: Blocks, layer: str) -> bytes:
     """Return the bytes of blocks whose CRCs are right; what is left to the decoder of a block."""
     offsets = blocks.offsets.tolist()
-    for i, (begin, end) in enumerate(zip(offsets, offsets[1:], strict=False)):
+    for i, (begin, end) in enumerate(pairwise(offsets)):
         if crc32(blocks.data[begin + 4 : end]) != blocks.headers["crc"][i]:
             raise CorruptError(f"block {i} of {layer!r}: CRC")
     assert len(blocks.data) >= blocks.n_bytes + 64

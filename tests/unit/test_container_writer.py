@@ -167,12 +167,16 @@ def test_after_a_failed_write_nothing_more_is_written():
 
 
 def test_leaving_by_an_exception_writes_nothing_more():
+    def interrupted(writer):
+        with writer:
+            writer.begin_layer(head_of(RAW))
+            raise KeyboardInterrupt
+
     file = io.BytesIO()
-    with pytest.raises(KeyboardInterrupt), Writer(file, metadata=META) as writer:
-        writer.begin_layer(head_of(sample_layers()[0]))
-        size = len(file.getvalue())
-        raise KeyboardInterrupt
-    assert len(file.getvalue()) == size
+    writer = Writer(file, metadata=META)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(writer)
+    assert len(file.getvalue()) == writer.file_bytes
     with pytest.raises(ValueError, match="aborted"):
         writer.close()
 

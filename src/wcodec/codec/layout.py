@@ -84,7 +84,7 @@ class Grid:
         if (
             self.row_groups
         ):  # a group of any size up to the panel's; the most rows that still make one band
-            height = min(self.rows, self.panel_rows, 2 * self.block_rows - self.block_rows // 2 - 1)
+            height = min(self.panel_rows, 2 * self.block_rows - self.block_rows // 2 - 1)
         else:
             height = -(-self.rows // bands(self.rows, self.block_rows))
         if self.col_bands == 1:
@@ -115,10 +115,13 @@ class Grid:
                 f"layer {layer!r}: panel_rows is {self.panel_rows} without row groups, "
                 f"expected {self.rows}"
             )
-        panel = min(self.rows, self.panel_rows)
-        if self.row_groups and panel * self.row_bytes > MAX_BAND_BYTES:
+        if self.panel_rows > self.rows:
             raise CorruptError(
-                f"layer {layer!r}: a panel holds {panel * self.row_bytes} bytes, "
+                f"layer {layer!r}: panel_rows is {self.panel_rows}, expected at most {self.rows}"
+            )
+        if self.row_groups and self.panel_rows * self.row_bytes > MAX_BAND_BYTES:
+            raise CorruptError(
+                f"layer {layer!r}: a panel holds {self.panel_rows * self.row_bytes} bytes, "
                 f"expected at most {MAX_BAND_BYTES}"
             )
         height, width = self.largest_block()

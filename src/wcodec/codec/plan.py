@@ -74,7 +74,7 @@ def _plan_rans16(
     rows, cols = matrix_shape(dtype, shape, data_bytes, row_axes)
     grid = choose_grid(rows, cols, w, block_elements)
     if dtype == "F32" and row_groups_pay(sample, cols):
-        panel_rows = max(1, WINDOW_BYTES // grid.row_bytes)
+        panel_rows = min(rows, max(1, WINDOW_BYTES // grid.row_bytes))
         grid = Grid(rows, cols, w, grid.block_rows, grid.col_bands, panel_rows, True)
     n_streams = 1 if rows * cols < SINGLE_STREAM_ELEMENTS else 2
     return Plan(batch.RANS16, row_axes, grid, form_set, n_streams, False)

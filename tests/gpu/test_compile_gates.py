@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the CUDA compiler makes of the rans16 kernels: registers, spills, and the instructions of
+the loop that decodes.
+
+What is counted. The decoding loop handles a tile of 4 steps (512 units) in an iteration; per 32
+units is a sixteenth of it. Its instructions are the shortest closed path, through the control flow
+graph of the machine code, that stores 4 steps by vector stores. On it is all that every tile
+executes: table and window, renormalisation, raw fields loaded and joined, stores, and the loop's
+own checks and pointers. Not on it, since a tile may pass them by: the refill of the window (once in
+about two tiles), the escape path (in steps that have escapes), the fallbacks for threads that have
+diverged (BRA.DIV, never taken), and the steps at the ends of rows and streams, that run one by one.
+An instruction that a predicate turns off counts like any other, and each counts as one whatever it
+costs. Nothing here was timed.
+
+The counts are pinned in kernel_counts.json for one release of nvcc; with another, only the bounds
+are held. To pin anew: PYTHONPATH=tests python tests/gpu/test_compile_gates.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support.cuda_toolkit import (
+    FORM_NAMES,
+    RANS16_KERNELS,
+    Instruction,
+    architectures,
+    cubin,
+    disassemble,
+    nvcc,
+    nvcc_release,
+    nvdisasm,
+    shortest_cycle,
+)
+from support.rans16_streams import FIELD_MAPS
+
+PINS = Path(__file__).with_name("kernel_counts.json")
+TILE_STEPS = 4
+# 32 warps on a multiprocessor at 64 registers, 28 at 72.
+MAX_REGISTERS = {"sm_80": 64, "sm_90": 64, "sm_100": 64, "sm_120": 72}
+COUNTED = ("sm_80", "sm_90")
+MAX_BF16_PER_32_UNITS = 24
+
+needs_nvcc = pytest.mark.skipif(nvcc() is None, reason="no nvcc: not on PATH nor in $CUDA_HOME")
+needs_nvdisasm = pytest.mark.skipif(
+    nvcc() is None or nvdisasm() is None,
+    reason="no nvcc or no nvdisasm: pip install nvidia-cuda-nvdisasm",
+)
+
+
+def decoding_loop(code: list[Instruction], form: int) -> list[Instruction]:
+    width = ".64" if FIELD_MAPS[form].unit_bytes == 2 else ".128"
+
+    def is_store(i: int) -> bool:
+        return code[i].opcode.startswith("STG.") and code[i].opcode.endswith(width)
+
+    loops = [shortest_cycle(code, i) for i in range(len(code)) if is_store(i)]
+    loops = [path for path in loops if sum(map(is_store, path)) == TILE_STEPS]
+    assert loops, "no loop with four vector stores"
+    return [code[i] for i in min(loops, key=len)]
+
+
+def measure(architecture: str) -> dict[str, dict[str, int]]:
+    built = cubin(architecture)
+    kernels = disassemble(built.path)
+    return {
+        FORM_NAMES[form]: {
+            "loop_instructions": len(decoding_loop(kernels[name], form)),
+            "registers": built.resources[name].registers,
+        }
+        for form, name in RANS16_KERNELS.items()
+    }
+
+
+@needs_nvcc
+@pytest.mark.parametrize("architecture", MAX_REGISTERS)
+def test_registers_and_spills(architecture):
+    if architecture not in architectures():
+        pytest.skip(f"nvcc {nvcc_release()} does not know {architecture}")
+    resources = cubin(architecture).resources
+    assert set(RANS16_KERNELS.values()) | {"wcodec_copy_blocks"} == set(resources)
+    for name, used in resources.items():
+        assert (used.stack_bytes, used.spill_bytes) == (0, 0), name
+        assert used.registers <= MAX_REGISTERS[architecture], name
+
+
+@needs_nvdisasm
+@pytest.mark.parametrize("architecture", COUNTED)
+def test_decoding_loop(architecture):
+    kernels = disassemble(cubin(architecture).path)
+    for form, name in RANS16_KERNELS.items():
+        opcodes = Counter(i.opcode.split(".")[0] for i in kernels[name])
+        assert opcodes["LDL"] == opcodes["STL"] == 0, name  # nothing in local memory
+
+        # The path is a whole tile of 4 steps of 4 lanes a thread, and nothing twice.
+        loop = decoding_loop(kernels[name], form)
+        opcodes = Counter(i.opcode.split(".")[0] for i in loop)
+        lanes = 4 * TILE_STEPS
+        raw_loads = len(FIELD_MAPS[form].raw) * TILE_STEPS
+        assert opcodes["LDS"] == lanes + 2 * TILE_STEPS, name
+        assert opcodes["IDP"] == 2 * lanes, name
+        assert opcodes["POPC"] == lanes, name
+        assert opcodes["VOTE"] + opcodes["VOTEU"] == lanes + TILE_STEPS, name
+        assert (opcodes["LDG"], opcodes["STG"]) == (raw_loads, TILE_STEPS), name
+        assert not any(i.opcode.startswith("CALL") for i in loop), name
+
+        per_32_units = len(loop) / (4 * TILE_STEPS)
+        if FORM_NAMES[form].startswith("bf16"):
+            assert per_32_units <= MAX_BF16_PER_32_UNITS, name
+
+
+@needs_nvdisasm
+@pytest.mark.parametrize("architecture", COUNTED)
+def test_pinned_counts(architecture):
+    pinned = json.loads(PINS.read_text())
+    if pinned["nvcc"] != nvcc_release():
+        pytest.skip(f"counts are pinned for nvcc {pinned['nvcc']}, this is {nvcc_release()}")
+    assert measure(architecture) == pinned[architecture]
+
+
+if __name__ == "__main__":
+    counts = {"nvcc": nvcc_release()} | {name: measure(name) for name in COUNTED}
+    PINS.write_text(json.dumps(counts, indent=1) + "\n")

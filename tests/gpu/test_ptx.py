@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled kernels, run by an interpreter of PTX: the same units and the same statuses as the
+emulated warp, no access outside the block, no wait that does not end.
+
+This covers what the emulated warp cannot: the intrinsics and inline assembly of the GPU branch of
+warp.hpp, and the compiler down to PTX. From PTX on (ptxas, the driver, the chip) it says nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+from support.cuda_toolkit import RANS16_KERNELS, kernel_ptx, nvcc
+from support.emulated_warp import CANARY, STREAM_DESCRIPTOR, Block, compiler
+from support.ptx_interpreter import Memory, PtxKernel, PtxWarp
+from support.rans16_streams import FIELD_MAPS, FORMS, LANES, random_payload
+
+pytestmark = [
+    pytest.mark.skipif(nvcc() is None, reason="no nvcc: not on PATH nor in $CUDA_HOME"),
+    pytest.mark.skipif(compiler() is None, reason="no C++20 compiler: set CXX"),
+]
+
+PAYLOAD, OUTPUT, STREAMS, STATUS = (0x7F00_0000_0000 + (i << 32) for i in range(4))
+
+
+@functools.cache
+def kernel(form: int) -> PtxKernel:
+    return PtxKernel(kernel_ptx().read_text(), RANS16_KERNELS[form])
+
+
+def interpret(block: Block) -> tuple[bytes, list[int]]:
+    streams = block.streams.copy()
+    streams["payload"] = PAYLOAD
+    streams["output"] = OUTPUT + block.output_offset
+    output = np.full(block.output_bytes, CANARY, np.uint8)
+    status = np.full(4 * len(streams), 0xFF, np.uint8)
+    memory = Memory()
+    memory.add(PAYLOAD, np.frombuffer(block.payload, np.uint8))
+    memory.add(OUTPUT + block.output_offset, output, writable=True)
+    memory.add(STREAMS, np.frombuffer(streams.tobytes(), np.uint8))
+    memory.add(STATUS, status, writable=True)
+    assert streams.dtype == STREAM_DESCRIPTOR
+    for cta in range(len(streams)):
+        PtxWarp(kernel(block.form), [STREAMS, STATUS], memory, cta).run()
+    return block.collect(output), status.view("<u4").tolist()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_valid_blocks(form):
+    rng = np.random.default_rng(form)
+    unit_bytes = FIELD_MAPS[form].unit_bytes
+    aligned_rows = {"row_units": LANES * 5, "row_stride": (LANES * 5 + 16) * unit_bytes}
+    odd_rows = {"row_units": 130, "row_stride": 131 * unit_bytes}
+    cases = [
+        (1, 1, {}),
+        (LANES * 3 + 127, 4, {}),
+        (LANES * 26, 1, {}),
+        (LANES * 3 + 1, 2, {"output_offset": 1}),
+        (LANES * 15, 2, aligned_rows),
+        (130 * 6, 1, odd_rows),
+    ]
+    for i, (n_units, n_streams, where) in enumerate(cases):
+        payload, units = random_payload(rng, form, n_units, n_streams, flat=bool(i % 2))
+        block = Block(payload, form, n_streams, n_units, **where)
+        assert interpret(block) == (units.tobytes(), [0] * n_streams)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_hostile_blocks(form):
+    rng = np.random.default_rng(form)
+    for i in range(3):
+        n_units = LANES * 10 + 3
+        payload, _ = random_payload(rng, form, n_units, 1, flat=True)
+        block = Block(payload, form, 1, n_units)
+        data = np.frombuffer(payload, np.uint8).copy()
+        begin = int(block.streams["states_offset"][0])
+        if i == 0:
+            data[begin:] = rng.integers(0, 256, len(data) - begin)
+        elif i == 1:
+            data[begin:] = 0
+            block.streams["stream_bytes"] //= 2
+            block.streams["n_escapes"] //= 2
+        else:
+            data[begin : begin + 256] ^= 0xFF
+        block.payload = data.tobytes()
+        decoded, status = interpret(block)
+        assert any(status)
+        assert (decoded, status) == block.decode()
