@@ -242,6 +242,7 @@ nb::typed<nb::dict, nb::str, int> field_map(uint32_t form) {
     nb::typed<nb::dict, nb::str, int> fields;
     fields["unit_bytes"] = map.unit_bytes;
     fields["value_mask"] = map.value_mask;
+    fields["step_bytes"] = map.top_field + map.low_fields;
     fields["zero_bits"] = map.zero_bits;
     return fields;
 }

@@ -15,7 +15,7 @@ import pytest
 from support.cuda_toolkit import RANS16_KERNELS, kernel_ptx, nvcc
 from support.emulated_warp import CANARY, STREAM_DESCRIPTOR, Block, compiler
 from support.ptx_interpreter import Memory, PtxKernel, PtxWarp
-from support.rans16_streams import FIELD_MAPS, FORMS, LANES, random_payload
+from support.rans16_streams import FIELD_MAPS, FORMS, LANES, random_payload, random_table
 
 pytestmark = [
     pytest.mark.skipif(nvcc() is None, reason="no nvcc: not on PATH nor in $CUDA_HOME"),
@@ -62,7 +62,9 @@ def test_valid_blocks(form):
         (130 * 6, 1, odd_rows),
     ]
     for i, (n_units, n_streams, where) in enumerate(cases):
-        payload, units = random_payload(rng, form, n_units, n_streams, flat=bool(i % 2))
+        # Every other block has escapes in all steps.
+        table = random_table(rng, form, n_symbols=7, has_escape=True) if i % 2 == 0 else None
+        payload, units = random_payload(rng, form, n_units, n_streams, table=table, flat=True)
         block = Block(payload, form, n_streams, n_units, **where)
         assert interpret(block) == (units.tobytes(), [0] * n_streams)
 

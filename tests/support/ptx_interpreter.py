@@ -162,6 +162,8 @@ class PtxWarp:
 
     def _execute(self, opcode: list[str], operands: list[str], mask: np.ndarray) -> None:
         name, kind = opcode[0], opcode[-1]
+        if "sync" in opcode and (self._read(operands[-1], "b32") != 0xFFFFFFFF).any():
+            raise PtxFault(f"{'.'.join(opcode)} of a part of the warp")
         if name in ("ld", "st"):
             self._access(opcode, operands, mask)
         elif name == "bar":

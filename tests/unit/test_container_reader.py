@@ -189,7 +189,7 @@ def test_paths_and_file_objects(sample_path):
 
 
 def test_a_file_object_with_a_descriptor_of_other_bytes(tmp_path):
-    """The descriptor of a gzip file has the compressed bytes, and it cannot seek from its end."""
+    """The descriptor of a gzip file has the compressed bytes."""
     path = tmp_path / "sample.wcodec.gz"
     path.write_bytes(gzip.compress(SAMPLE.data))
     with gzip.open(path) as file:

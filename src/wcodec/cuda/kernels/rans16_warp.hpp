@@ -111,10 +111,14 @@ public:
 
     // Decode the stream into the output, copy the tail if it is this stream's, return the status.
     WCODEC_INLINE uint32_t decode() {
-        build_table();
+        // All first loads before the work on the table, so that their waits are one.
+        PerThread<Bytes16> window[2];
         load_states();
-        fill_window();
-        each_thread([&](uint32_t t) { through_[t] = kept(threads_through(t)); });
+        load_window(window);
+        locate_raw();
+        load_first_raw();
+        build_table();
+        fill_window(window);
         decode_steps();
         copy_tail();
         return status();
@@ -135,7 +139,7 @@ private:
         each_thread([&](uint32_t t) {
             for (uint32_t slot = t; slot < SCALE; slot += WARP_THREADS) shared_.table[slot] = 0;
         });
-        sync_threads();
+        sync_warp();
 
         // Mark the slots where symbols start.
         uint32_t start = 0;
@@ -162,7 +166,7 @@ private:
             });
             start += value_of(sum, WARP_THREADS - 1);
         }
-        sync_threads();
+        sync_warp();
 
         // The symbol of a slot is the number of marks up to it, less one. Slot 0 has a mark.
         uint32_t n_marks = 0;
@@ -177,7 +181,7 @@ private:
             });
             n_marks += population_count(marks);
         }
-        sync_threads();
+        sync_warp();
     }
 
     WCODEC_INLINE void load_states() {
@@ -204,18 +208,24 @@ private:
         return load<Bytes16>(payload_ + stream_.states_offset + STATES_BYTES + at);
     }
 
-    WCODEC_INLINE void fill_window() {
+    WCODEC_INLINE void load_window(PerThread<Bytes16> (&halves)[2]) {
         each_thread([&](uint32_t t) {
-            Bytes16* const window = shared_.window_pieces();
-            window[t] = load_stream(0, t);
-            window[WARP_THREADS + t] = load_stream(WINDOW_HALF, t);
+            halves[0][t] = load_stream(0, t);
+            halves[1][t] = load_stream(WINDOW_HALF, t);
             next_half_[t] = load_stream(WINDOW_BYTES, t);
         });
-        sync_threads();
+    }
+
+    WCODEC_INLINE void fill_window(const PerThread<Bytes16> (&halves)[2]) {
+        each_thread([&](uint32_t t) {
+            shared_.window_pieces()[t] = halves[0][t];
+            shared_.window_pieces()[WARP_THREADS + t] = halves[1][t];
+        });
+        sync_warp();
     }
 
     WCODEC_INLINE void advance_window() {
-        sync_threads();
+        sync_warp();
         window_start_ += WINDOW_HALF;
         window_offset_ -= WINDOW_HALF;
         each_thread([&](uint32_t t) {
@@ -224,7 +234,7 @@ private:
             window[WARP_THREADS + t] = next_half_[t];
             next_half_[t] = load_stream(window_start_ + WINDOW_BYTES, t);
         });
-        sync_threads();
+        sync_warp();
     }
 
     // ---- Raw fields -----------------------------------------------------------------------------
@@ -278,12 +288,19 @@ private:
         });
     }
 
-    WCODEC_INLINE void advance(uint32_t steps) {
+    WCODEC_INLINE void advance_raw(uint32_t steps) {
         each_thread([&](uint32_t t) {
             top_from_[t] += steps * STEP_RAW_BYTES;
             if constexpr (LOW_FIELDS != 0) low_from_[t] += steps * STEP_RAW_BYTES;
-            out_[t] += steps * STEP_OUT_BYTES;
         });
+    }
+
+    WCODEC_INLINE void load_first_raw() {
+        WCODEC_UNROLL
+        for (uint32_t i = 0; i < TILE_STEPS; ++i) {
+            if (i < stream_.n_steps) load_raw(i, raw_[i]);
+        }
+        advance_raw(TILE_STEPS);
     }
 
     // ---- One step -------------------------------------------------------------------------------
@@ -454,11 +471,7 @@ private:
 
     WCODEC_INLINE void decode_steps() {
         const uint32_t n_steps = stream_.n_steps;
-        locate_raw();
-        WCODEC_UNROLL
-        for (uint32_t i = 0; i < TILE_STEPS; ++i) {
-            if (i < n_steps) load_raw(i, raw_[i]);
-        }
+        each_thread([&](uint32_t t) { through_[t] = kept(threads_through(t)); });
 
         // Whole steps of aligned rows are stored by pieces, anything else unit by unit. A row ends
         // before step row_end.
@@ -473,11 +486,7 @@ private:
             first_byte += stream_.first_step / row_steps * row_gap;
             row_end = row_steps - stream_.first_step % row_steps;
         }
-        each_thread([&](uint32_t t) {
-            out_[t] = kept(output() + first_byte + piece_offset(t));
-            top_from_[t] += TILE_STEPS * STEP_RAW_BYTES;
-            if constexpr (LOW_FIELDS != 0) low_from_[t] += TILE_STEPS * STEP_RAW_BYTES;
-        });
+        each_thread([&](uint32_t t) { out_[t] = kept(output() + first_byte + piece_offset(t)); });
 
         uint32_t step = 0;
         uint32_t n_tiles = 0;  // that may run before the next look at rows and ends
@@ -509,7 +518,8 @@ private:
                 load_raw(i, raw_[i]);
                 each_thread([&](uint32_t t) { store(out_[t] + i * STEP_OUT_BYTES, piece[t]); });
             }
-            advance(TILE_STEPS);
+            advance_raw(TILE_STEPS);
+            each_thread([&](uint32_t t) { out_[t] += TILE_STEPS * STEP_OUT_BYTES; });
             --n_tiles;
         }
     }
@@ -544,7 +554,8 @@ private:
                 }
             }
         });
-        advance(1);
+        advance_raw(1);
+        each_thread([&](uint32_t t) { out_[t] += STEP_OUT_BYTES; });
     }
 
     // ---- Units one by one, and the end ----------------------------------------------------------

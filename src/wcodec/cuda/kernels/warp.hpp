@@ -57,7 +57,7 @@ WCODEC_INLINE void each_thread(Body&& body) {
 }
 
 // Make what the threads wrote to shared memory visible to each other.
-WCODEC_INLINE void sync_threads() {
+WCODEC_INLINE void sync_warp() {
 #if WCODEC_ON_GPU
     __syncwarp();
 #endif
