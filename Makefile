@@ -14,7 +14,6 @@ test: .venv/ready-test
 	@$(python) -m pytest -q -m "not slow"
 
 test-full: .venv/ready-test
-	@$(python) -m pip install -qq --disable-pip-version-check torch==2.13.0
 	@$(python) -m pytest -q
 
 lint: .venv/ready-dev

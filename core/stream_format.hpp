@@ -2,11 +2,15 @@
 //
 // Constants of the entropy streams: the numbers of docs/format.md sections 7 and 8. This header is
 // compiled by the C++ compiler, by nvcc and by NVRTC, and its values are exported to Python by
-// bindings.cpp, so it includes nothing but <stdint.h> (which NVRTC is told to skip) and holds no
-// code.
+// bindings.cpp, so it includes nothing but <stdint.h> (which NVRTC has not) and holds no code.
 #pragma once
 
-#if !defined(__CUDACC_RTC__)
+#if defined(__CUDACC_RTC__)
+typedef unsigned char uint8_t;
+typedef unsigned short uint16_t;
+typedef unsigned int uint32_t;
+typedef unsigned long long uint64_t;
+#else
 #include <stdint.h>
 #endif
 

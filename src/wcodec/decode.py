@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
 from typing import IO, Any, Protocol
@@ -31,13 +31,13 @@ from wcodec.container import (
 from wcodec.dtypes import bits, numpy_dtype, unit_bytes
 from wcodec.errors import CorruptError, LimitError
 from wcodec.limits import ReadLimits
+from wcodec.progress import Counter, Progress
 from wcodec.publication import publish
 from wcodec.safetensors_file import TensorEntry, canonical_header, parse_header
 
 WINDOW_BYTES = 32 << 20
 
 Path = str | os.PathLike[str]
-Progress = Callable[[int, int], object]
 
 
 class Output(Protocol):
@@ -185,26 +185,28 @@ def grid_of(head: LayerHead) -> Grid:
 def _decode_arrays(
     reader: Reader | SequentialReader, threads: int, progress: Progress | None
 ) -> dict[str, NDArray[Any]]:
-    total = _total_bytes(reader)
+    counter = Counter(progress, _total_bytes(reader))
     arrays: dict[str, NDArray[Any]] = {}
-    done = 0
     for layer in layers_of(reader):
         head = layer.head
         if head.kind == KIND_REFERENCE:
             data = arrays[head.target].reshape(-1).view(np.uint8).copy()
+            counter.add(len(data))
         else:
             data = np.empty(head.data_bytes, dtype=np.uint8)
             for window in decode_windows(layer, threads, data):
-                done += len(window)
-                if progress is not None:
-                    progress(done, total)
+                counter.add(len(window))
         arrays[head.name] = as_array(data, head.dtype, head.shape)
     return arrays
 
 
 def as_array(data: NDArray[np.uint8], dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
     """View the bytes of a layer as the array it stands for; packed and unknown dtypes as uint8."""
-    return data.view(numpy_dtype(dtype)).reshape(array_shape(dtype, shape, len(data)))
+    shape = array_shape(dtype, shape, len(data))
+    try:
+        return data.view(numpy_dtype(dtype)).reshape(shape)
+    except ValueError as error:  # an empty layer may have axes of any size
+        raise LimitError(f"numpy has no array of shape {shape}: {error}") from None
 
 
 def array_shape(dtype: str, shape: tuple[int, ...], data_bytes: int) -> tuple[int, ...]:
@@ -226,21 +228,19 @@ def write_safetensors(
     header and layers disagree.
     """
     header = _safetensors_header(reader).encode("utf-8")
-    total = _total_bytes(reader)
+    counter = Counter(progress, _total_bytes(reader))
     _write_all(file, len(header).to_bytes(8, "little") + header)
-    done = n_layers = 0
+    n_layers = 0
     for layer in _layers_by_header(reader, parse_header(header).tensors):
         n_layers += 1
         if layer.head.kind == KIND_REFERENCE:
             layer = _target_of(reader, layer.head)
         for window in decode_windows(layer, threads):
             _write_all(file, window.data)
-            done += len(window)
-            if progress is not None:
-                progress(done, total)
+            counter.add(len(window))
     return {
         "input_bytes": reader.file_bytes,
-        "output_bytes": 8 + len(header) + done,
+        "output_bytes": 8 + len(header) + counter.done,
         "n_layers": n_layers,
     }
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MAX_U64 = (1 << 64) - 1
+
 
 @dataclass(frozen=True)
 class DType:
@@ -77,6 +79,17 @@ def unit_bytes(name: str) -> int:
     return 1 if size is None or size % 8 else size // 8
 
 
+def overflows(name: str, shape: Sequence[int]) -> bool:
+    """Return whether the product of the axes, taken from the left, or that with the bits of an
+    element is 2^64 or more at any point: what safetensors refuses, though a zero may follow.
+    """
+    n = math.prod(shape)
+    if n == 0:
+        n = math.prod(shape[: list(shape).index(0)])
+        return n > MAX_U64
+    return n * (bits(name) or 1) > MAX_U64
+
+
 def data_bits(name: str, shape: Sequence[int]) -> int | None:
     """Return the bits of a tensor of this dtype and shape, or None for an unknown dtype."""
     size = bits(name)
@@ -96,6 +109,8 @@ def numpy_dtype(name: str) -> np.dtype[np.generic]:
     dtype = DTYPES.get(name)
     if dtype is None:
         return np.dtype(np.uint8)
+    if dtype.module == "numpy":
+        return np.dtype(dtype.array_name)
     found: np.dtype[np.generic] = np.dtype(
         getattr(importlib.import_module(dtype.module), dtype.array_name)
     )

@@ -12,7 +12,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -38,6 +38,7 @@ from wcodec.codec.plan import (
 from wcodec.codec.structure import group_rows
 from wcodec.container import LayerHead, Metadata, Writer
 from wcodec.dtypes import bits, data_bits
+from wcodec.progress import Counter, Progress
 from wcodec.publication import publish
 from wcodec.safetensors_file import METADATA_KEY, SafetensorsFile
 from wcodec.sources import ArrayTensor, FileTensor, Tensor, array_tensors, find_duplicates
@@ -46,7 +47,6 @@ LEVELS = ("default", "max")
 TILE_SIZES = (4, 8, 16, 32, 64)
 
 Path = str | os.PathLike[str]
-Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,11 @@ def encode_checkpoint(
             source_header=header,
         )
         target: Any = output if path is None else stack.enter_context(publish(path, force=True))
-        rows = encode_tensors(tensors, target, file_metadata, options, verbose, progress)
-    return _statistics(rows, input_bytes, time.perf_counter() - started, verbose)
+        rows, output_bytes = encode_tensors(
+            tensors, target, file_metadata, options, verbose, progress
+        )
+    seconds = time.perf_counter() - started
+    return _statistics(rows, input_bytes, output_bytes, seconds, verbose)
 
 
 def encode_tensors(
@@ -165,38 +168,28 @@ def encode_tensors(
     options: EncodeOptions,
     verbose: bool = False,
     progress: Progress | None = None,
-) -> list[dict[str, Any]]:
-    """Write a whole container; returns the statistics of each layer and, as the last row, of the
-    file.
-    """
+) -> tuple[list[dict[str, Any]], int]:
+    """Write a whole container; returns the statistics of each layer, and the size of the file."""
     targets = find_duplicates(tensors) if metadata.duplicates else {}
-    total = sum(tensor.data_bytes for tensor in tensors)
-    done = 0
+    counter = Counter(progress, sum(tensor.data_bytes for tensor in tensors))
     rows = []
     with Writer(target, metadata=metadata) as writer:
         for tensor in tensors:
             if tensor.name in targets:
                 entry = writer.add_reference(_reference_head(tensor, targets[tensor.name]))
                 coding = "reference"
+                counter.add(tensor.data_bytes)
             else:
-
-                def advance(size: int) -> None:
-                    nonlocal done
-                    done += size
-                    if progress is not None:
-                        progress(done, total)
-
-                entry, coding = _encode_layer(writer, tensor, options, advance)
+                entry, coding = _encode_layer(writer, tensor, options, counter)
             row = _layer_row(tensor, coding, entry.record_bytes)
             rows.append(row)
             if verbose:
                 print(format_row(row), file=sys.stderr)
-    rows.append({"output_bytes": writer.file_bytes})
-    return rows
+    return rows, writer.file_bytes
 
 
 def _encode_layer(
-    writer: Writer, tensor: Tensor, options: EncodeOptions, advance: Callable[[int], None]
+    writer: Writer, tensor: Tensor, options: EncodeOptions, counter: Counter
 ) -> tuple[Any, str]:
     """Encode one tensor into a record; returns its index entry and the name of its coding."""
     reader = _WindowReader(tensor)
@@ -232,7 +225,7 @@ def _encode_layer(
     for window, blocks in chain(first, encoded):
         writer.write_blocks(blocks.headers, blocks.data)
         codings.update(np.unique(blocks.headers["coding"]).tolist())
-        advance(window.size)
+        counter.add(window.size)
     return writer.end_layer(), _coding_name(family, codings)
 
 
@@ -331,9 +324,8 @@ def format_row(row: Mapping[str, Any]) -> str:
 
 
 def _statistics(
-    rows: list[dict[str, Any]], input_bytes: int, seconds: float, verbose: bool
+    rows: list[dict[str, Any]], input_bytes: int, output_bytes: int, seconds: float, verbose: bool
 ) -> dict[str, Any]:
-    output_bytes = rows.pop()["output_bytes"]
     if input_bytes == 0:  # not a file: the arrays' own bytes
         input_bytes = sum(row["data_bytes"] for row in rows)
     ratio = input_bytes / output_bytes

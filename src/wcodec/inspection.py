@@ -10,9 +10,10 @@ from typing import Any
 
 from wcodec.codec import batch
 from wcodec.container import KIND_REFERENCE, IndexEntry, Reader
-from wcodec.decode import Path, Progress, write_safetensors
+from wcodec.decode import Path, write_safetensors
 from wcodec.dtypes import bits
 from wcodec.limits import ReadLimits
+from wcodec.progress import Progress
 
 
 def info(path: Path, *, limits: ReadLimits | None = None) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def kernel_ptx() -> Path:
     target = Path(_folder().name) / "kernels.ptx"
     source = KERNELS / "rans16_kernels.cu"
     includes = [f"-I{path}" for path in INCLUDES]
-    flags = ["-std=c++20", "-arch=compute_80", "-Werror", "all-warnings", "-ptx"]
+    flags = ["-std=c++20", "-arch=compute_80", "-ptx"]
     _run([nvcc(), *flags, *includes, str(source), "-o", str(target)])
     return target
 

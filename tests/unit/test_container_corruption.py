@@ -101,7 +101,8 @@ def test_check_file_finds_every_changed_byte_of_a_record():
 FREE = {
     f"{layer.name}/{field}"
     for layer in sample_layers()
-    for field in ("head.block_rows", "head.col_bands")
+    for field in ("head.block_rows", "head.col_bands", "head.panel_rows")
+    if layer.kind == 0
 } | {
     f"{layer.name}/block{i}.{field}"
     for layer in sample_layers()
@@ -109,8 +110,9 @@ FREE = {
     for field in ("form", "n_streams")
 }
 # Flipping bits of these gives a file that is legal as well.
-LEGAL_VALUES = {"constant/head.row_axes": {0}, "raw/head.flags": {1}, "constant/head.flags": {1}}
-LEGAL_VALUES |= {"empty/head.row_axes": {1, 2}, "empty/head.flags": {1}}
+LEGAL_VALUES = {"raw/head.row_axes": {1}, "constant/head.row_axes": {0, 2}}
+LEGAL_VALUES |= {"empty/head.row_axes": {1, 2}}
+LEGAL_VALUES |= {f"{layer.name}/head.flags": {1} for layer in sample_layers() if layer.kind == 0}
 
 
 @pytest.mark.parametrize("name", SAMPLE.fields)
@@ -187,7 +189,7 @@ def test_a_damaged_footer_is_corrupt_and_not_truncated():
         ("raw/head.family", 3, UnsupportedError, "family rans32 is reserved"),
         ("raw/head.family", 9, CorruptError, "family is 9, known are"),
         ("raw/head.reserved", b"\0\1\0\0\0\0", CorruptError, "reserved bits"),
-        ("raw/head.panel_rows", 2, CorruptError, "panel_rows is 2 without row groups"),
+        ("again/head.panel_rows", 2, CorruptError, "panel_rows is 2 in a reference, expected 0"),
         ("raw/head.unit_bytes", 2, CorruptError, "unit_bytes is 2, expected 1"),
         ("raw/head.data_bytes", 38, CorruptError, r"data_bytes is 38, U8 of shape \[37\]"),
         ("raw/head.head_bytes", 70, CorruptError, "head_bytes is 70, its fields need 73"),
@@ -267,8 +269,7 @@ ONE = LayerSpec("one", [Block(b"12")], shape=(2,))
         ([LayerSpec("x", [Block(b"1")], dtype="Q", shape=(2**63, 2), data_bytes=1)], "overflows"),
         ([LayerSpec("x", [Block(b"1")], dtype="Q", shape=(2,), row_axes=1)], "row_axes is 1"),
         ([LayerSpec("x", [Block(b"1")], shape=(2,), row_axes=2)], "row_axes is 2"),
-        ([LayerSpec("x", [Block(b"1")], shape=(2,), block_rows=0)], "block_rows is 0"),
-        ([LayerSpec("x", shape=(0,), col_bands=1)], "col_bands is 1"),
+        ([LayerSpec("x", shape=(2**63, 2, 0))], "overflows 64 bits"),
     ],
 )
 def test_layers_that_break_a_rule(layers, message):

@@ -6,6 +6,8 @@ import struct
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.container_builder import METADATA, Block, LayerSpec, build, sample_layers
 from support.container_reading import read_both, read_random
 
@@ -320,3 +322,31 @@ def test_numbers_that_the_core_knows_as_well():
     codings = (_core.CODING_RAW, _core.CODING_RANS16, _core.CODING_LZ)
     assert set(constants.FAMILIES) == set(codings)
     assert constants.CODING_DIRECTORY not in {*codings, _core.CODING_CONSTANT}
+
+
+PAYLOADS = st.lists(st.binary(min_size=1, max_size=70), min_size=1, max_size=5)
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(NAMES, PAYLOADS, max_size=6), st.data())
+def test_what_is_written_is_read(layers, data):
+    """In all three ways of reading, any references included."""
+    specs = [
+        LayerSpec(name, [Block(payload) for payload in payloads], shape=(len(payloads), 3))
+        for name, payloads in layers.items()
+    ]
+    for name in data.draw(st.sets(NAMES.filter(lambda name: name not in layers), max_size=3)):
+        if specs:
+            target = data.draw(st.sampled_from(specs[: len(layers)]))
+            specs.append(LayerSpec(name, shape=target.shape, kind=1, target=target.name))
+    content = written(specs)
+    assert content == build(specs).data
+    random, sequential = read_both(content, {spec.name: len(spec.blocks) for spec in specs})
+    assert random == sequential
+    assert [head for head, _ in random[1]] == [head_of(spec) for spec in specs]
+    for spec, (_, run) in zip(specs, random[1], strict=True):
+        assert run == block_run(spec.blocks)[1].tobytes() if spec.blocks else not run
+    scanned = Reader(io.BytesIO(content), scan=True)
+    assert dict(scanned.layers) == dict(Reader(io.BytesIO(content)).layers)
+    assert not scanned.skipped

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of dtypes against safetensors' own list, numpy and ml_dtypes."""
 
+import json
+import math
 import re
 
 import ml_dtypes
@@ -9,7 +11,7 @@ import pytest
 from safetensors import SafetensorError, deserialize
 
 from wcodec import dtypes
-from wcodec.dtypes import DTYPES, bits, data_bits, dtype_name, numpy_dtype, unit_bytes
+from wcodec.dtypes import DTYPES, bits, data_bits, dtype_name, numpy_dtype, overflows, unit_bytes
 
 
 def test_the_list_is_that_of_safetensors():
@@ -58,6 +60,35 @@ def test_what_is_not_whole_bytes_or_not_known_is_bytes():
     assert bits("X9") is None
     assert data_bits("X9", (2,)) is None
     assert dtype_name(np.dtype(np.uint8)) == "U8"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("U8", (), False),
+        ("U8", (2**61 - 1,), False),
+        ("U8", (2**61,), True),
+        ("F64", (2**29, 2**29), True),
+        ("F4", (2**62 - 1,), False),
+        ("X9", (2**63, 1), False),
+        ("X9", (2**63, 2), True),
+        ("F64", (2**63, 0), False),
+        ("U8", (2**63, 2, 0), True),
+        ("U8", (0, 2**63, 2), False),
+    ],
+)
+def test_overflow_is_where_safetensors_has_it(name, shape, expected):
+    assert overflows(name, shape) == expected
+    if name == "X9":
+        return
+    size = math.prod(shape) * bits(name) // 8
+    header = json.dumps({"a": {"dtype": name, "shape": shape, "data_offsets": [0, size]}}).encode()
+    try:
+        deserialize(len(header).to_bytes(8, "little") + header + bytes(min(size, 1)))
+        found = ""
+    except SafetensorError as error:
+        found = str(error)
+    assert ("overflow" in found) == expected
 
 
 def test_floats_of_ml_dtypes_have_the_bits_of_the_names():

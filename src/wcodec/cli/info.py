@@ -31,6 +31,8 @@ def _print_table(found: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(highlight=False, markup=False)
+    if not console.is_terminal:  # a file or a pipe has no width to fit
+        console = Console(highlight=False, markup=False, width=10_000)
     name = f" ({found['model_name']})" if found["model_name"] else ""
     console.print(
         f"{found['path']}{name}: format {found['format_version']}, {found['n_layers']} layers, "
@@ -53,8 +55,6 @@ def _print_table(found: dict[str, Any]) -> None:
             "" if layer["bits_per_weight"] is None else f"{layer['bits_per_weight']:.3f}",
             f"{layer['data_bytes'] / layer['bytes']:.3f}",
         )
-    if not console.is_terminal:
-        console.width = max(console.width, console.measure(table).maximum)
     console.print(table)
 
 

@@ -118,7 +118,7 @@ def check_padding(data: Bytes, headers: BlockHeaders, first: int, layer: str) ->
     """Raise CorruptError unless the zero bytes after each payload are zero in `data`, blocks
     `first` ... of a layer.
     """
-    if not len(headers):
+    if not (headers["payload_bytes"] % BLOCK_ALIGNMENT).any():
         return
     # A payload is not empty, so the last 16 bytes of a block are payload and the padding.
     rows = data[: len(data) // BLOCK_ALIGNMENT * BLOCK_ALIGNMENT].reshape(-1, BLOCK_ALIGNMENT)
@@ -143,8 +143,11 @@ def size_of_block(header: bytes, number: int, layer: str, limits: ReadLimits) ->
         return None
     if reserved or not payload_bytes:
         raise CorruptError(f"block {number} of {layer!r:.200}: header is {header.hex()}")
-    limits.check("n_blocks", number + 1, f"layer {layer!r:.200}: number of blocks")
-    limits.check("block_bytes", payload_bytes, f"block {number} of {layer!r:.200}: payload_bytes")
+    if number >= limits.n_blocks:
+        limits.check("n_blocks", number + 1, f"layer {layer!r:.200}: number of blocks")
+    if payload_bytes > limits.block_bytes:
+        where = f"block {number} of {layer!r:.200}: payload_bytes"
+        limits.check("block_bytes", payload_bytes, where)
     return align(BLOCK_HEADER_BYTES + payload_bytes, BLOCK_ALIGNMENT)
 
 

@@ -9,7 +9,7 @@ and in the core and stand in both; a test compares them.
 
 from __future__ import annotations
 
-# Format: changing anything from here to MAX_U64 changes what a file means.
+# Format: changing anything from here to MAX_DTYPE_BYTES changes what a file means.
 MAJOR, MINOR = 0, 1
 
 HEADER_MAGIC = b"WCDC"
@@ -38,7 +38,6 @@ FAMILIES = {0: "raw", 2: "rans16", 5: "lz"}
 RESERVED_FAMILIES = {3: "rans32", 4: "spatial", 6: "delta"}
 
 MAX_DTYPE_BYTES = 255
-MAX_U64 = (1 << 64) - 1
 
 # ---- What is no part of the format ----
 

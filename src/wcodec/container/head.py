@@ -9,7 +9,6 @@ reader (CorruptError) and the writer (ValueError).
 from __future__ import annotations
 
 import functools
-import math
 import struct
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,7 +24,6 @@ from wcodec.container.constants import (
     KIND_REFERENCE,
     KIND_STORED,
     MAX_DTYPE_BYTES,
-    MAX_U64,
     RECORD_MAGIC,
     RESERVED_FAMILIES,
     align,
@@ -74,32 +72,10 @@ class LayerHead:
         """Return the head of a layer that has the same bytes as the stored layer `target`."""
         return LayerHead(name, dtype, shape, data_bytes, kind=KIND_REFERENCE, target=target)
 
-    @property
-    def rows(self) -> int:
-        """Rows of the matrix; one when row_axes is 0."""
-        return math.prod(self.shape[: self.row_axes]) if self.row_axes else 1
-
-    @property
-    def cols(self) -> int:
-        """Units in a row of the matrix."""
-        if self.row_axes:
-            return math.prod(self.shape[self.row_axes :])
-        return self.data_bytes // self.unit_bytes
-
-    @property
-    def head_bytes(self) -> int:
-        return head_bytes(
-            len(self.shape),
-            len(self.name.encode("utf-8")),
-            len(self.dtype.encode("utf-8")),
-            len(self.target.encode("utf-8")),
-        )
-
     def problem(self) -> str | None:
-        """Return which rule of docs/format.md section 4 or 5 this head breaks, or None.
+        """Return which rule of docs/format.md section 4 this head breaks, or None.
 
-        The bounds on blocks, bands and panels depend on the block grid and are the codec's to
-        check.
+        block_rows, col_bands and panel_rows describe the block grid and are the codec's to check.
         """
         return tensor_problem(self) or (
             _stored_problem(self) if self.kind == KIND_STORED else _reference_problem(self)
@@ -135,10 +111,9 @@ class LayerHead:
     @staticmethod
     def unpack(data: bytes, where: str, limits: ReadLimits) -> LayerHead:
         """Return the head of exactly `data`. Raises CorruptError, LimitError, UnsupportedError."""
-        if head_size(data, where, limits) != len(data):
-            raise CorruptError(
-                f"{where}: head is {head_size(data, where, limits)} bytes, expected {len(data)}"
-            )
+        size = head_size(data, where, limits)
+        if size != len(data):
+            raise CorruptError(f"{where}: head is {size} bytes, expected {len(data)}")
         (stored_crc,) = _U32.unpack_from(data, len(data) - CRC_BYTES)
         check_crc(f"{where}: head", crc32(data[:-CRC_BYTES]), stored_crc)
         head = _unpack_fields(data, where)
@@ -244,15 +219,11 @@ def tensor_problem(layer: _Tensor) -> str | None:
         return f"kind is {kind}, known are {KIND_STORED} and {KIND_REFERENCE}"
     if not 1 <= len(dtype.encode("utf-8")) <= MAX_DTYPE_BYTES:
         return f"dtype {dtype!r:.80} is not 1 to {MAX_DTYPE_BYTES} bytes"
-    n_elements = math.prod(shape)
-    if n_elements > MAX_U64:
-        return f"shape {list(shape)} overflows 64 bits"
-    n_bits = dtypes.bits(dtype)
-    if n_bits is not None and n_elements * n_bits != 8 * layer.data_bytes:
-        return (
-            f"data_bytes is {layer.data_bytes}, "
-            f"{dtype} of shape {list(shape)} has {n_elements * n_bits} bits"
-        )
+    if dtypes.overflows(dtype, shape):
+        return f"size of shape {list(shape)} overflows 64 bits"
+    n_bits = dtypes.data_bits(dtype, shape)
+    if n_bits is not None and n_bits != 8 * layer.data_bytes:
+        return f"data_bytes is {layer.data_bytes}, {dtype} of shape {list(shape)} has {n_bits} bits"
     unit_bytes = dtypes.unit_bytes(dtype) if kind == KIND_STORED else 0
     if layer.unit_bytes != unit_bytes:
         return f"unit_bytes is {layer.unit_bytes}, expected {unit_bytes}"
@@ -271,20 +242,6 @@ def _stored_problem(head: LayerHead) -> str | None:
     n_bits = dtypes.bits(head.dtype)
     if head.row_axes and (n_bits is None or n_bits % 8):
         return f"row_axes is {head.row_axes}, expected 0 since {head.dtype} is cut by bytes"
-    return _grid_problem(head)
-
-
-def _grid_problem(head: LayerHead) -> str | None:
-    grid = {
-        "block_rows": head.block_rows,
-        "col_bands": head.col_bands,
-        "panel_rows": head.panel_rows,
-    }
-    for field, value in grid.items():
-        if (value == 0) != (head.data_bytes == 0):
-            return f"{field} is {value} in a layer of {head.data_bytes} bytes"
-    if head.data_bytes and not head.row_groups and head.panel_rows != head.rows:
-        return f"panel_rows is {head.panel_rows} without row groups, expected {head.rows} rows"
     return None
 
 

@@ -9,7 +9,6 @@ from there on every range lies inside the file.
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,7 +30,6 @@ from wcodec.container.constants import (
     INDEX_MAGIC,
     KIND_REFERENCE,
     MAX_DTYPE_BYTES,
-    MAX_U64,
     RECORD_ALIGNMENT,
 )
 from wcodec.container.head import LayerHead, head_bytes, shape_struct
@@ -411,8 +409,8 @@ class _TensorKind:
     def unpack(raw_shape: bytes, raw_dtype: bytes) -> _TensorKind:
         dtype = decode_text(raw_dtype, "index: dtype")
         shape = shape_struct(len(raw_shape) // 8).unpack(raw_shape)
-        if math.prod(shape) > MAX_U64:
-            raise CorruptError(f"index: shape {list(shape)} overflows 64 bits")
+        if dtypes.overflows(dtype, shape):
+            raise CorruptError(f"index: size of shape {list(shape)} overflows 64 bits")
         return _TensorKind(dtype, shape, dtypes.data_bits(dtype, shape), dtypes.unit_bytes(dtype))
 
 

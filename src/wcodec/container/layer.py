@@ -47,21 +47,21 @@ class Layer:
     offsets: Offsets
 
     def __init__(self, source: Input, entry: IndexEntry, limits: ReadLimits) -> None:
+        name, size = entry.name, entry.head_bytes
+        where = f"layer {name!r:.200}"
         self.entry = entry
         self._source = source
-        self._first_block = first_block_offset(entry.head_bytes)
+        self._first_block = first_block_offset(size)
         self._record: bytes | None = None
         self._taken = 0
         begin, end = self._read_ends()
-        self.head = LayerHead.unpack(
-            begin[: entry.head_bytes], f"layer {entry.name!r:.200}", limits
-        )
+        self.head = LayerHead.unpack(begin[:size], where, limits)
         entry.check_head(self.head)
-        check_zero(begin[entry.head_bytes :], f"layer {entry.name!r:.200}: head")
+        check_zero(begin[size:], f"{where}: head")
         n = 0 if entry.is_reference else directory_bytes(entry.n_blocks)
-        self.headers = unpack_directory(end[:n], entry.name) if n else as_headers(b"")
-        check_zero(end[n:], f"layer {entry.name!r:.200}: end of the record")
-        check_headers(self.headers, 0, entry.name, limits)
+        self.headers = unpack_directory(end[:n], name) if n else as_headers(b"")
+        check_zero(end[n:], f"{where}: end of the record")
+        check_headers(self.headers, 0, name, limits)
         self.offsets = block_offsets(self.headers)
         self._check_size()
 

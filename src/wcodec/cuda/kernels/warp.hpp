@@ -46,7 +46,7 @@ struct PerThread {
 #endif
 };
 
-// Run `body(thread)` in every thread. The threads of a block of 32 are one warp.
+// Run `body(thread)` in every thread of the warp, or of the CTA.
 template <class Body>
 WCODEC_INLINE void each_thread(Body&& body) {
 #if WCODEC_ON_GPU
