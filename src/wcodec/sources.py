@@ -13,24 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wcodec.dtypes import dtype_name
-from wcodec.safetensors_file import SafetensorsFile, TensorEntry, canonical_order
+from wcodec.safetensors_file import (
+    NamedTensor,
+    SafetensorsFile,
+    TensorEntry,
+    canonical_order,
+)
 
 PIECE_BYTES = 8 << 20
 GLANCE_BYTES = 64 << 10
 MIN_DUPLICATE_BYTES = 256  # a reference takes a record of 128 bytes or more itself
 
 
-class Tensor(Protocol):
+class Tensor(NamedTensor, Protocol):
     """One tensor of a source."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def data_bytes(self) -> int: ...
     def read_into(self, start: int, out: NDArray[np.uint8]) -> None:
         """Fill `out` with the tensor's bytes from `start` on."""
         ...
