@@ -95,7 +95,8 @@ def test_every_changed_byte_is_found(encoded, decode):
                 decoded = decode(changed)
             except wcodec.FormatError:
                 continue
-            # Random access leaves alone what only the file's own CRC covers; then all data is right.
+            # Random access leaves alone what only the file's own CRC covers; then all data is
+            # right.
             same = all(decoded[name].tobytes() == array.tobytes() for name, array in arrays.items())
             if decode is decode_by_pipe or not same:
                 missed.append(at)
@@ -149,5 +150,5 @@ def test_other_versions_are_named(encoded):
 def test_what_is_no_wcodec_file():
     for data in (b"x" * 200, b"PK\x03\x04" + bytes(100), bytes(1000)):
         for decode in (decode_by_index, decode_by_pipe):
-            with pytest.raises(wcodec.FormatError, match="not a wcodec file|magic"):
+            with pytest.raises(wcodec.FormatError, match=r"not a wcodec file|magic"):
                 decode(data)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All decoders of rans16 give the same bytes: the core, the emulated GPU warp and the reference decoder.
+"""All decoders of rans16 give the same bytes: the core, the emulated GPU warp and the reference
+decoder.
 
 Over what the encoder writes, and over random legal payloads with tables and streams that it would
 never write.
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 from support.arrays import FLOATS, float_patterns
 from support.emulated_warp import compiler, decode_block_emulated
-from support.reference import reference_decoder
 from support.rans16_streams import FIELD_MAPS, random_payload
+from support.reference import reference_decoder
 
 from wcodec.block_header import BLOCK_HEADER
 from wcodec.codec import batch
@@ -135,5 +136,5 @@ def test_payload_of_another_size(size):
     random = np.random.default_rng(1)
     payload, _ = random_payload(random, 2, 1000, 2)
     changed = payload[:size] if size < 0 else payload + bytes(size)
-    with pytest.raises(CorruptError, match="payload_bytes|padding"):
+    with pytest.raises(CorruptError, match=r"payload_bytes|padding"):
         core_decode(framed(changed, 2, 2), 1000, 2)

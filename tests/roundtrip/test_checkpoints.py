@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole checkpoints: byte-identical files, the same bytes whatever the threads or the target, real files."""
+"""Whole checkpoints: byte-identical files, the same bytes whatever the threads or the target, real
+files.
+"""
 
 import hashlib
 import json
@@ -30,7 +32,7 @@ def digest(path) -> str:
 
 
 def write_safetensors(path, tensors, metadata=None, padding=0) -> None:
-    """A file of (name, dtype, shape, bytes), with any dtype, in this order and with extra padding."""
+    """A file of (name, dtype, shape, bytes), of any dtype, in this order, with extra padding."""
     header, at = {}, 0
     if metadata is not None:
         header["__metadata__"] = metadata
