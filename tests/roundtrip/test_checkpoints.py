@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from support.arrays import gaussian, random_bits, same_bytes
 from support.pipes import Pipe, Sink
+from support.reference import reference_decoder
 
 import wcodec
 from wcodec.container import Reader
@@ -282,6 +283,7 @@ def test_demo_model(tmp_path):
     statistics = wcodec.encode_checkpoint(DEMO, tmp_path / "d.wcodec")
     wcodec.decode_checkpoint(tmp_path / "d.wcodec", tmp_path / "d.safetensors")
     assert digest(tmp_path / "d.safetensors") == digest(DEMO)
+    assert reference_decoder().decode_file(tmp_path / "d.wcodec").restore() == DEMO.read_bytes()
     assert statistics["compression_ratio"] > 1.45
 
 
@@ -291,6 +293,8 @@ def test_real_files(path, tmp_path):
     wcodec.encode_checkpoint(path, tmp_path / "r.wcodec")
     wcodec.decode_checkpoint(tmp_path / "r.wcodec", tmp_path / "r.safetensors")
     assert digest(tmp_path / "r.safetensors") == digest(path)
+    restored = reference_decoder().decode_file(tmp_path / "r.wcodec").restore()
+    assert restored == path.read_bytes()
     original = load_file(path)
     for name, array in wcodec.decode_checkpoint(tmp_path / "r.wcodec").items():
         assert same_bytes(array, original[name])
