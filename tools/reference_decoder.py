@@ -395,7 +395,7 @@ def check_grid(head: SimpleNamespace, where: str) -> tuple[int, int]:
     panel, m = head.panel_rows, bands(rows, head.block_rows)
     height, width = (rows + m - 1) // m, cols
     if head.flags == 1:
-        require(panel <= rows, where, f"panels of {panel} rows, there are {rows}")
+        require(panel <= min(rows, 2**24), where, f"panels of {panel} rows of {rows}")
         height = min(panel, 2 * head.block_rows - head.block_rows // 2 - 1)
         require(panel * cols * head.unit_bytes <= 2**28, where, f"panel of {panel} x {cols}")
     else:
@@ -468,6 +468,8 @@ def read_block(cursor: Cursor, where: str) -> Block:
     whole = cursor.data[start : cursor.position]
     require_equal(header.block_crc, zlib.crc32(whole[4:]), where, "block_crc")
     require_equal(header.reserved, 0, where, "reserved byte of the block")
+    in_bounds = header.coding == DIRECTORY or 1 <= header.payload_bytes <= 2**25
+    require(in_bounds, where, f"{header.payload_bytes=}")
     return Block(bytes(whole[:16]), header.coding, header.form, header.n_streams, payload, where)
 
 

@@ -40,8 +40,7 @@ class ReadLimits:
     layer_bytes: int = 1 << 40
     # A layer of the largest size in blocks of 64 KiB; a reader holds 16 bytes a block.
     n_blocks: int = 1 << 24
-    # Payload of one block. A block holds at most 32 MiB; a map of row groups has a byte for each
-    # row of a panel of at most 256 MiB.
+    # Payload of one block. The format allows 32 MiB; a directory has 16 bytes a block.
     block_bytes: int = 256 * MIB
     # Decoded size of a whole file, references included.
     total_bytes: int = 1 << 44

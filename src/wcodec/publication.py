@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 # Names of descriptors of this process. They may stand for regular files, which must not be
 # replaced.
-_DESCRIPTOR = re.compile(r"/dev/(?:fd/(\d+)|(stdin)|(stdout)|(stderr))|/proc/self/fd/(\d+)")
+_DESCRIPTOR = re.compile(r"/dev/(?:fd/(\d+)|(stdout)|(stderr))|/proc/self/fd/(\d+)")
 # What a file system says that has no hard links, or none here.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 
@@ -68,7 +68,7 @@ def _open_special(target: Path) -> BinaryIO | None:
     """Return what is at `target` opened for writing if that is no regular file, else None."""
     descriptor = _DESCRIPTOR.fullmatch(os.path.abspath(target))  # resolves no link
     if descriptor is not None:
-        numbers = {"stdin": 0, "stdout": 1, "stderr": 2}
+        numbers = {"stdout": 1, "stderr": 2}
         name = next(group for group in descriptor.groups() if group is not None)
         # A duplicate shares the position, and appends where the original does.
         return os.fdopen(os.dup(numbers.get(name) or int(name)), "wb")

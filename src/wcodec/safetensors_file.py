@@ -15,7 +15,6 @@ import gc
 import io
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,14 +96,12 @@ class SafetensorsFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
+        # Looked at first: opening a FIFO would wait for its writer.
         if self._path.exists() and not self._path.is_file():
             raise ValueError(f"{self._path} is not a regular file")
         self._file = io.FileIO(self._path)
         try:
-            status = os.fstat(self._file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError(f"{self._path} is not a regular file")
-            self.file_bytes = status.st_size
+            self.file_bytes = os.fstat(self._file.fileno()).st_size
             self.header = self._read_header()
             self._data_offset = LENGTH_BYTES + len(self.header)
             data_bytes = self.file_bytes - self._data_offset
@@ -357,9 +354,10 @@ def canonical_header(tensors: Iterable[NamedTensor], metadata: Mapping[str, str]
         start = end
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":"))
     size = len(text.encode("utf-8"))
-    if size + HEADER_ALIGNMENT > MAX_HEADER_BYTES:
-        raise LimitError(f"header is {size} bytes, safetensors allows {MAX_HEADER_BYTES}")
-    return text + " " * (-size % HEADER_ALIGNMENT)
+    padding = -size % HEADER_ALIGNMENT
+    if size + padding > MAX_HEADER_BYTES:
+        raise LimitError(f"header is {size + padding} bytes, safetensors allows {MAX_HEADER_BYTES}")
+    return text + " " * padding
 
 
 def _refuse_name(name: str) -> NoReturn:

@@ -960,7 +960,7 @@ LAYER_CASES: dict[str, tuple[Callable[[], list[Layer]], str]] = {
     ),
     "empty with row groups": (lambda: [empty_layer("a", "U8", (0,), 1, flags=1)], "flags"),
     "empty with a block": (
-        lambda: [empty_layer("a", "U8", (0,), 1, blocks=[make_block(RAW, b"")])],
+        lambda: [empty_layer("a", "U8", (0,), 1, blocks=[make_block(RAW, b"x")])],
         "blocks of an empty layer is 1",
     ),
     "block of too many units": (lambda: [matrix(1, 2**24 + 1)], "block of 1 x 16777217 units"),

@@ -129,11 +129,16 @@ class Built:
         return struct.unpack_from("<" + kind, self.data, offset)[0]
 
     def with_field(self, name: str, value: Any) -> bytes:
-        """Return the file with one field changed, resealed."""
-        offset, kind = self.fields[name]
+        """Return the file with one field changed, resealed; a CRC stays as given."""
+        return self.with_fields({name: value}, keep=self.fields[name][0])
+
+    def with_fields(self, values: Mapping[str, Any], keep: int | None = None) -> bytes:
+        """Return the file with some fields changed, resealed."""
         data = bytearray(self.data)
-        struct.pack_into("<" + kind, data, offset, value)
-        return self.reseal(data, keep=offset)
+        for name, value in values.items():
+            offset, kind = self.fields[name]
+            struct.pack_into("<" + kind, data, offset, value)
+        return self.reseal(data, keep)
 
     def with_byte(self, offset: int, value: int) -> bytes:
         """Return the file with one byte changed, resealed."""

@@ -5,8 +5,12 @@ checksums made right again.
 
 import contextlib
 import io
+import json
+import struct
+import zlib
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.container_builder import (
@@ -20,7 +24,7 @@ from support.container_builder import (
 )
 from support.container_reading import Pipe, Ranges, read_both, read_random, read_sequential
 
-from wcodec.container import Reader
+from wcodec.container import Reader, SequentialReader
 from wcodec.errors import (
     CorruptError,
     FormatError,
@@ -231,6 +235,93 @@ def test_index_messages_say_what_is_wrong(name, value, message):
     data = SAMPLE.with_field(f"index/constant.{name}", value)
     with pytest.raises(CorruptError, match=message):
         Reader(io.BytesIO(data))
+
+
+def test_sizes_that_header_and_footer_declare_are_checked_against_the_file():
+    sizes = {"header.metadata_stored_bytes": 1 << 20, "header.metadata_bytes": 1 << 20}
+    data = SAMPLE.with_fields(sizes)
+    with pytest.raises(CorruptError, match="header: metadata of 1048576 bytes ends behind"):
+        Reader(io.BytesIO(data))
+    with pytest.raises(TruncatedError, match="the stream ends at"):
+        list(SequentialReader(Pipe(data)))
+    with pytest.raises(TruncatedError, match="in the metadata"):
+        _ = Reader(io.BytesIO(data), scan=True).metadata
+
+    body_bytes = SAMPLE.value("index.body_bytes")
+    sizes = {"index.stored_bytes": body_bytes - 1, "index.body_bytes": body_bytes - 1}
+    with pytest.raises(CorruptError, match=f"stored in {body_bytes - 1} bytes, footer says"):
+        Reader(io.BytesIO(SAMPLE.with_fields(sizes)))
+
+
+def test_an_index_too_short_for_its_head():
+    """31 bytes where the index should be, with all CRCs right."""
+    empty = build([])
+    index = empty.value("footer.index_offset")
+    data = bytearray(empty.data[: index + 31] + empty.data[index + 32 :])
+    footer = len(data) - 32
+    struct.pack_into("<Q", data, footer + 8, 31)
+    for offset, begin, end in (
+        (footer + 16, index, footer),
+        (footer + 20, 0, footer),
+        (footer + 24, footer, footer + 24),
+    ):
+        struct.pack_into("<I", data, offset, zlib.crc32(data[begin:end]))
+    with pytest.raises(CorruptError, match="index: 31 bytes, its head has 32"):
+        Reader(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("name", ["ab", "b"])
+def test_a_record_of_another_name_than_in_the_index(name):
+    """Of the same size and of another one; both records are sound."""
+    one = build([LayerSpec("a", [Block(b"1")], shape=(1,))])
+    other = build([LayerSpec(name, [Block(b"1")], shape=(1,))])
+    begin, end = one.fields["a/head.magic"][0], one.value("footer.index_offset")
+    data = one.reseal(one.data[:begin] + other.data[begin:end] + one.data[end:])
+    if name == "ab":
+        # The seals of `one` are at other places than those of the longer head.
+        data = bytearray(data)
+        data[begin:end] = other.data[begin:end]
+    reader = Reader(io.BytesIO(data))
+    with pytest.raises(CorruptError, match=r"layer 'a': (head is 72 bytes|name of the record is)"):
+        reader.open_layer("a")
+
+
+def frame(content: bytes, **options) -> bytes:
+    return zstandard.ZstdCompressor(**options).compress(content)
+
+
+JSON = json.dumps(METADATA).encode()
+
+
+@pytest.mark.parametrize(
+    ("stored", "size", "message"),
+    [
+        (frame(JSON)[:-1], len(JSON), "does not decode"),
+        (frame(JSON) + b"x", len(JSON), "does not decode: .*unused data"),
+        (frame(JSON) + frame(b"x"), len(JSON), "does not decode: .*unused data"),
+        (frame(JSON, write_content_size=False), len(JSON), "does not state its content size"),
+        (frame(JSON), len(JSON) + 1, f"holds {len(JSON)} bytes, expected {len(JSON) + 1}"),
+        (frame(JSON[:-1] + b"x"), len(JSON), "not valid JSON"),
+        (JSON, len(JSON), "starts with 7b"),
+        (b"", 0, "starts with , a zstd"),
+        (frame(b""), 0, "zstd frame without content"),
+        (b"\x28\xb5\x2f\xfd", 4, "zstd frame"),
+        (b"\x50\x2a\x4d\x18\4\0\0\0abcd", 4, "starts with 502a4d18"),
+    ],
+)
+def test_metadata_in_a_frame_that_is_not_as_it_should_be(stored, size, message):
+    data = build([], stored).with_fields({"header.flags": 1, "header.metadata_bytes": size})
+    for read in both(data, {}):
+        with pytest.raises(CorruptError, match=f"metadata: .*{message}"):
+            read()
+
+
+def test_a_frame_that_is_as_it_should_be():
+    data = build([], frame(JSON)).with_fields(
+        {"header.flags": 1, "header.metadata_bytes": len(JSON)}
+    )
+    for read in both(data, {}):
+        assert read()[0].metadata == METADATA["metadata"]
 
 
 def with_layers(*layers: LayerSpec, **metadata: object) -> list:

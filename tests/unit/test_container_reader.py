@@ -396,6 +396,17 @@ class TestScan:
         assert not scanned.layers
         assert "given up" in scanned.skipped[-1].reason
 
+    def test_a_scan_of_much_damage_reads_little_for_each(self):
+        """Records without an end, one after the other: each is searched behind."""
+        one = build([LayerSpec("h", [Block(b"1")], shape=(1,))])
+        begin = one.fields["h/head.magic"][0]
+        head = one.data[begin : one.fields["h/block0.crc"][0]]
+        source = Ranges(one.data[:begin] + (head + bytes(128 - len(head))) * 1000)
+        scanned = Reader(source, scan=True)
+        assert len(scanned.skipped) == 1000
+        n_read = sum(size for request in source.requests for _, size in request)
+        assert n_read < 100 * source.size()
+
     def test_limits_of_a_scan_are_reported_as_skipped(self):
         scanned = Reader(io.BytesIO(SAMPLE.data), scan=True, limits=ReadLimits(n_layers=2))
         assert list(scanned.layers) == ["raw", "constant"]

@@ -53,6 +53,16 @@ def test_a_real_pipe():
         thread.join()
 
 
+@pytest.mark.parametrize("piece", [1, 7, 64])
+def test_small_pieces(monkeypatch, piece):
+    monkeypatch.setattr("wcodec.container.sequential.PIECE_BYTES", piece)
+    expected = read_random(io.BytesIO(SAMPLE.data))
+    assert read_sequential(Pipe(SAMPLE.data), COUNTS) == expected
+    for size in range(len(SAMPLE.data)):
+        with pytest.raises(TruncatedError):
+            read_sequential(Pipe(SAMPLE.data[:size]), COUNTS)
+
+
 def test_metadata_come_before_the_layers():
     reader = SequentialReader(Pipe(SAMPLE.data))
     assert reader.metadata.metadata == METADATA["metadata"]

@@ -416,6 +416,14 @@ def test_dtypes_that_safetensors_cannot_write_have_their_place():
     assert [t.dtype for t in canonical_order([*unknown, specs[0]])] == ["BOOL", "X9"]
 
 
+def test_a_canonical_header_that_is_too_large(monkeypatch):
+    header = canonical_header([Spec("a", "U8", ())], {})
+    monkeypatch.setattr("wcodec.safetensors_file.MAX_HEADER_BYTES", len(header))
+    assert canonical_header([Spec("a", "U8", ())], {}) == header
+    with pytest.raises(LimitError, match=f"header is {len(header) + 8} bytes, safetensors allows"):
+        canonical_header([Spec("a" * 9, "U8", ())], {})
+
+
 def test_names_that_a_file_cannot_have():
     with pytest.raises(ValueError, match="no room for a tensor named '__metadata__'"):
         canonical_header([Spec("__metadata__", "U8", ())], {})

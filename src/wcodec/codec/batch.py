@@ -248,6 +248,7 @@ def encode_row_groups(groups: NDArray[np.uint8], zstd_level: int) -> Blocks:
 def decode_row_groups(blocks: Blocks, n_rows: int, *, layer: str, first_block: int) -> Bytes:
     """The group numbers of a panel's rows, from the first of its blocks. Raises CorruptError."""
     where = f"block {first_block} of {layer!r}"
+    check_payload_sizes(blocks.headers[:1], layer, first_block)
     header = blocks.headers[0]
     if header["coding"] != ROW_GROUPS:
         raise CorruptError(f"{where}: its coding is {header['coding']}, expected a row-group map")

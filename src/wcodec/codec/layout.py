@@ -18,6 +18,7 @@ from wcodec.dtypes import unit_bytes
 from wcodec.errors import CorruptError
 
 MAX_BAND_BYTES = 1 << 28
+MAX_PANEL_ROWS = 1 << 24
 COLUMN_STEP = (
     batch.LANES
 )  # column bands begin at multiples of this, so that a step of rans16 never crosses a row
@@ -119,10 +120,11 @@ class Grid:
             raise CorruptError(
                 f"layer {layer!r}: panel_rows is {self.panel_rows}, expected at most {self.rows}"
             )
-        if self.row_groups and self.panel_rows * self.row_bytes > MAX_BAND_BYTES:
+        panel_bytes = self.panel_rows * self.row_bytes
+        if self.row_groups and (self.panel_rows > MAX_PANEL_ROWS or panel_bytes > MAX_BAND_BYTES):
             raise CorruptError(
-                f"layer {layer!r}: a panel holds {self.panel_rows * self.row_bytes} bytes, "
-                f"expected at most {MAX_BAND_BYTES}"
+                f"layer {layer!r}: a panel holds {self.panel_rows} rows of {self.row_bytes} bytes, "
+                f"expected at most {MAX_PANEL_ROWS} rows and {MAX_BAND_BYTES} bytes"
             )
         height, width = self.largest_block()
         if self.block_rows > 1 and height * self.row_bytes > MAX_BAND_BYTES:

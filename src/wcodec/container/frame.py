@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from wcodec import zstd_frame
 from wcodec.container.constants import ZSTD_FROM_BYTES
-from wcodec.errors import CorruptError
 
 
 def store(content: bytes) -> tuple[bytes, bool]:
@@ -19,11 +18,7 @@ def store(content: bytes) -> tuple[bytes, bool]:
 def load(stored: bytes, content_bytes: int, is_zstd: bool, where: str) -> bytes:
     """Return the content of `stored`, which must be exactly `content_bytes`; the mirror of store().
 
-    The caller has checked `content_bytes` against a limit: that much memory is taken. Raises
-    CorruptError.
+    The caller has checked `content_bytes` against a limit, since that much memory is taken, and
+    against the size of `stored` where that is no frame. Raises CorruptError.
     """
-    if is_zstd:
-        return zstd_frame.decompress(stored, content_bytes, where)
-    if len(stored) != content_bytes:
-        raise CorruptError(f"{where}: stored as {len(stored)} bytes, declared as {content_bytes}")
-    return stored
+    return zstd_frame.decompress(stored, content_bytes, where) if is_zstd else stored

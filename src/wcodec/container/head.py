@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import struct
 from dataclasses import dataclass
-from typing import Protocol
 
 from wcodec import dtypes
 from wcodec.block_header import BLOCK_ALIGNMENT
@@ -77,7 +76,7 @@ class LayerHead:
 
         block_rows, col_bands and panel_rows describe the block grid and are the codec's to check.
         """
-        return tensor_problem(self) or (
+        return _tensor_problem(self) or (
             _stored_problem(self) if self.kind == KIND_STORED else _reference_problem(self)
         )
 
@@ -151,8 +150,6 @@ def head_size(fixed: bytes, where: str, limits: ReadLimits) -> int:
     So a reader knows how much to read before it can check the head's CRC. Raises CorruptError,
     LimitError.
     """
-    if len(fixed) < HEAD_FIXED_BYTES:
-        raise CorruptError(f"{where}: head is {len(fixed)} bytes, at least {HEAD_FIXED_BYTES}")
     fields = _HEAD.unpack_from(fixed)
     magic, declared, rank = fields[0], fields[1], fields[7]
     name_bytes, target_bytes, dtype_bytes = fields[12:15]
@@ -195,26 +192,8 @@ def _unpack_fields(data: bytes, where: str) -> LayerHead:
     )
 
 
-class _Tensor(Protocol):
-    """What a head and an index entry have in common."""
-
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def data_bytes(self) -> int: ...
-    @property
-    def kind(self) -> int: ...
-    @property
-    def unit_bytes(self) -> int: ...
-
-
-def tensor_problem(layer: _Tensor) -> str | None:
-    """Return which rule on kind, dtype, shape, size and unit a head or an index entry breaks, or
-    None.
-    """
-    dtype, shape, kind = layer.dtype, layer.shape, layer.kind
+def _tensor_problem(head: LayerHead) -> str | None:
+    dtype, shape, kind = head.dtype, head.shape, head.kind
     if kind not in (KIND_STORED, KIND_REFERENCE):
         return f"kind is {kind}, known are {KIND_STORED} and {KIND_REFERENCE}"
     if not 1 <= len(dtype.encode("utf-8")) <= MAX_DTYPE_BYTES:
@@ -222,11 +201,11 @@ def tensor_problem(layer: _Tensor) -> str | None:
     if dtypes.overflows(dtype, shape):
         return f"size of shape {list(shape)} overflows 64 bits"
     n_bits = dtypes.data_bits(dtype, shape)
-    if n_bits is not None and n_bits != 8 * layer.data_bytes:
-        return f"data_bytes is {layer.data_bytes}, {dtype} of shape {list(shape)} has {n_bits} bits"
+    if n_bits is not None and n_bits != 8 * head.data_bytes:
+        return f"data_bytes is {head.data_bytes}, {dtype} of shape {list(shape)} has {n_bits} bits"
     unit_bytes = dtypes.unit_bytes(dtype) if kind == KIND_STORED else 0
-    if layer.unit_bytes != unit_bytes:
-        return f"unit_bytes is {layer.unit_bytes}, expected {unit_bytes}"
+    if head.unit_bytes != unit_bytes:
+        return f"unit_bytes is {head.unit_bytes}, expected {unit_bytes}"
     return None
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from wcodec import dtypes
 from wcodec.block_header import BLOCK_ALIGNMENT
@@ -250,8 +251,10 @@ def _entry_starts(body: bytes, n_layers: int) -> list[int]:
 
 
 def _fixed_fields(body: bytes, starts: list[int]) -> _Fields:
-    places = np.array(starts, np.int64)[:, None] + np.arange(ENTRY_FIXED_BYTES)
-    fields: _Fields = np.frombuffer(body, np.uint8)[places].view(_ENTRY_FIELDS)[:, 0]
+    if not starts:
+        return np.empty(0, _ENTRY_FIELDS)
+    windows = sliding_window_view(np.frombuffer(body, np.uint8), ENTRY_FIXED_BYTES)
+    fields: _Fields = windows[starts].view(_ENTRY_FIELDS)[:, 0]
     return fields
 
 
@@ -360,8 +363,7 @@ def _refuse(
 
 def _entries(body: bytes, starts: list[int], fields: _Fields) -> dict[str, IndexEntry]:
     layers: dict[str, IndexEntry] = {}
-    # Layers of a model repeat few shapes, so the work on shape and dtype is done once for each
-    # pair.
+    # Layers of a model repeat few shapes: each pair of shape and dtype is checked once.
     kinds: dict[tuple[bytes, bytes], _TensorKind] = {}
     for at, row in zip(starts, fields.tolist(), strict=True):
         (

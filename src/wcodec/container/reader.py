@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from wcodec.checksum import crc32, crc32_combine
 from wcodec.container.constants import (
@@ -26,7 +26,7 @@ from wcodec.container.layer import Layer
 from wcodec.container.metadata import Metadata, check_stored_size, unpack_stored
 from wcodec.container.records import Footer, Header, check_crc
 from wcodec.container.scan import Skipped, missing_bytes, scan_records
-from wcodec.container.source import Input, RangeSource, open_input
+from wcodec.container.source import Input, Source, open_input
 from wcodec.errors import CorruptError, FormatError, TruncatedError
 from wcodec.limits import ReadLimits
 
@@ -64,7 +64,7 @@ class Reader:
     format_version = f"{MAJOR}.{MINOR}"
 
     def __init__(
-        self, source: Any | RangeSource, *, limits: ReadLimits | None = None, scan: bool = False
+        self, source: Source, *, limits: ReadLimits | None = None, scan: bool = False
     ) -> None:
         self._limits = limits or ReadLimits()
         self._source = open_input(source)
@@ -182,6 +182,8 @@ class Reader:
         try:
             header = Header.unpack(self._source.read(0, min(HEADER_BYTES, self.file_bytes)))
             check_stored_size(header, self._limits)
+            if header.first_record_offset > self.file_bytes:
+                raise TruncatedError(f"file: ends at {self.file_bytes} bytes, in the metadata")
             size = header.first_record_offset - HEADER_BYTES
             self._metadata = unpack_stored(self._source.read(HEADER_BYTES, size), header)
             first_record_offset = header.first_record_offset

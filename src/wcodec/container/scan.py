@@ -35,6 +35,7 @@ from wcodec.container.source import Input
 from wcodec.errors import CorruptError, FormatError, TruncatedError
 from wcodec.limits import ReadLimits
 
+_FIRST_SEARCH_BYTES = 4 << 10
 _SEARCH_BYTES = 16 << 20
 
 
@@ -204,8 +205,11 @@ def _search(source: Input, offset: int, limits: ReadLimits) -> int:
     """Return the first multiple of 64 from `offset` on where a head with a right CRC or the index
     begins, or the end.
     """
+    # A short first piece, since much damage is followed soon by the next record, or by more damage.
+    longest = _FIRST_SEARCH_BYTES
     while offset < source.size:
-        size = min(_SEARCH_BYTES, source.size - offset)
+        size = min(longest, source.size - offset)
+        longest = min(2 * longest, _SEARCH_BYTES)
         piece = np.frombuffer(source.read(offset, size), np.uint8)
         for at in _candidates(piece):
             if _record_begins(source, offset + at, limits) or _index_begins(

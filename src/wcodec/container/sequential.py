@@ -222,7 +222,7 @@ class SequentialLayer:
         self._check_open()
         first = self._n_blocks
         content = _Growing(self._input)
-        for left in range(count, 0, -1):
+        for _ in range(count):
             header = bytes(content.read(BLOCK_HEADER_BYTES))
             block_bytes = self._size_of_block(header)
             if block_bytes is None:
@@ -230,7 +230,7 @@ class SequentialLayer:
                     f"layer {self.head.name!r:.200}: has {self._n_blocks} blocks, "
                     f"expected at least {first + count}"
                 )
-            content.expect(left * block_bytes)
+            content.expect(count * block_bytes)
             content.read(block_bytes - BLOCK_HEADER_BYTES)
             self._add(header)
         blocks = content.blocks(self._headers[first * BLOCK_HEADER_BYTES :])
@@ -396,10 +396,12 @@ class _Growing:
         self._input = stream
         self._data = allocate(0)
         self._used = 0
+        self._expected = 0
 
     def expect(self, size: int) -> None:
-        """Make room for `size` more bytes, as far as that is cheap."""
-        if len(self._data) - READ_SLACK_BYTES - self._used < min(size, PIECE_BYTES):
+        """Say about how many bytes there will be in all; room for a piece of them is made."""
+        self._expected = size
+        if len(self._data) < min(size, PIECE_BYTES):
             self._grow(min(size, PIECE_BYTES))
 
     def read(self, size: int) -> memoryview:
@@ -420,6 +422,8 @@ class _Growing:
         return Blocks(as_headers(bytes(headers)), self._data, self._used)
 
     def _grow(self, size: int) -> None:
-        data = allocate(max(2 * self._used, self._used + size))
+        # At most four times what has arrived, or a piece more than that.
+        likely = max(2 * self._used, min(4 * self._used, self._expected))
+        data = allocate(max(likely, self._used + size))
         data[: self._used] = self._data[: self._used]
         self._data = data

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import IO, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -29,10 +29,13 @@ class RangeSource(Protocol):
     def size(self) -> int:
         """Return the size of the file in bytes."""
 
-    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> Sequence[Buffer]:
+    def read_ranges(self, ranges: list[tuple[int, int]]) -> Sequence[Buffer]:
         """Return the bytes of each range (offset, size), in order; called from several threads at
         once.
         """
+
+
+Source: TypeAlias = str | bytes | os.PathLike[str] | IO[bytes] | RangeSource
 
 
 class Input(abc.ABC):
@@ -50,7 +53,7 @@ class Input(abc.ABC):
         self.read_into(offset, memoryview(out))
         return bytes(out)
 
-    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    def read_many(self, ranges: list[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of each range (offset, size), in one request where the source can."""
         return [self.read(offset, size) for offset, size in ranges]
 
@@ -83,7 +86,7 @@ class _PreadInput(Input):
 class _SeekInput(Input):
     """A file object with one position, which a lock guards."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._lock = threading.Lock()
         self.size = file.seek(0, io.SEEK_END)
@@ -111,10 +114,10 @@ class _RangesInput(Input):
         (data,) = self._read_ranges([(offset, len(out))])
         out[:] = data
 
-    def read_many(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    def read_many(self, ranges: list[tuple[int, int]]) -> list[bytes]:
         return [bytes(data) for data in self._read_ranges(ranges)]
 
-    def _read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
+    def _read_ranges(self, ranges: list[tuple[int, int]]) -> list[memoryview]:
         found = self._source.read_ranges(ranges)
         views = [np.frombuffer(data, np.uint8).data for data in found]
         if len(views) != len(ranges):
@@ -131,7 +134,7 @@ def _raise_short(offset: int, size: int, done: int) -> None:
     raise TruncatedError(f"file: {done} of {size} bytes at offset {offset}, then it ends")
 
 
-def open_input(source: Any) -> Input:
+def open_input(source: Source) -> Input:
     """Return the Input of a path, a binary seekable file object or a RangeSource.
 
     Raises ValueError for a path that is not a regular file (a pipe is read by SequentialReader),
