@@ -2,6 +2,10 @@
 //
 // Unaligned little-endian reads and writes, and alignment. The host is little-endian; a big-endian
 // one does not compile.
+//
+// Functions in headers are static: each file has its own copies. Of an inline function with
+// external linkage the linker keeps one copy of any file, and that could be one built with ISA
+// flags.
 #pragma once
 
 #include <bit>
@@ -13,22 +17,22 @@ namespace wcodec {
 static_assert(std::endian::native == std::endian::little, "wcodec needs a little-endian host");
 
 template <typename T>
-inline T read_as(const uint8_t* from) {
+static inline T read_as(const uint8_t* from) {
     T value;
     std::memcpy(&value, from, sizeof(T));
     return value;
 }
 
 template <typename T>
-inline void write_as(uint8_t* to, T value) {
+static inline void write_as(uint8_t* to, T value) {
     std::memcpy(to, &value, sizeof(T));
 }
 
-inline constexpr uint64_t align_up(uint64_t n, uint64_t alignment) {
+static constexpr uint64_t align_up(uint64_t n, uint64_t alignment) {
     return (n + alignment - 1) / alignment * alignment;
 }
 
-inline bool all_zero(const uint8_t* from, const uint8_t* end) {
+static inline bool all_zero(const uint8_t* from, const uint8_t* end) {
     uint8_t seen = 0;
     for (; from < end; ++from) seen |= *from;
     return seen == 0;

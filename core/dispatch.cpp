@@ -2,31 +2,106 @@
 //
 // Which backend runs: the list, best first, and the choice. bindings.cpp chooses once at import
 // (WCODEC_BACKEND, else the first).
+// A backend needs the processor's word for its instructions (CPUID) and the system's that it saves
+// their registers (XCR0).
 #include <atomic>
 #include <cstring>
 
 #include "kernels.hpp"
 
+#ifdef WCODEC_X86_64
+#include <cpuid.h>
+#endif
+
 namespace wcodec {
 namespace {
 
-constexpr const Kernels* BACKENDS[] = {&SCALAR_KERNELS};
+#ifdef WCODEC_X86_64
 
-std::atomic<const Kernels*> chosen{&SCALAR_KERNELS};
+constexpr uint32_t bit(unsigned n) { return uint32_t(1) << n; }
+
+// CPUID leaf 1, ECX.
+constexpr uint32_t PCLMULQDQ = bit(1);
+constexpr uint32_t POPCNT = bit(23);
+constexpr uint32_t OSXSAVE = bit(27);
+constexpr uint32_t AVX = bit(28);
+// CPUID leaf 7, EBX and ECX.
+constexpr uint32_t BMI1 = bit(3);
+constexpr uint32_t AVX2 = bit(5);
+constexpr uint32_t BMI2 = bit(8);
+constexpr uint32_t AVX512F = bit(16);
+constexpr uint32_t AVX512DQ = bit(17);
+constexpr uint32_t AVX512BW = bit(30);
+constexpr uint32_t AVX512VL = bit(31);
+constexpr uint32_t AVX512VBMI = bit(1);
+constexpr uint32_t AVX512VBMI2 = bit(6);
+constexpr uint32_t VPCLMULQDQ = bit(10);
+constexpr uint32_t AVX512VPOPCNTDQ = bit(14);
+// XCR0: registers that the system saves.
+constexpr uint32_t XMM_YMM = bit(1) | bit(2);
+constexpr uint32_t MASKS_ZMM = bit(5) | bit(6) | bit(7);
+
+struct Features {
+    bool avx2 = false;
+    bool avx512 = false;
+};
+
+constexpr bool all(uint32_t found, uint32_t needed) { return (found & needed) == needed; }
+
+Features detect() {
+    Features features;
+    uint32_t eax, ebx, ecx, edx;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return features;
+    if (!all(ecx, OSXSAVE | AVX | POPCNT | PCLMULQDQ)) return features;
+    uint32_t xcr0, xcr0_high;
+    __asm__("xgetbv" : "=a"(xcr0), "=d"(xcr0_high) : "c"(0));
+    if (!all(xcr0, XMM_YMM)) return features;
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return features;
+    features.avx2 = all(ebx, AVX2 | BMI1 | BMI2);
+    features.avx512 = features.avx2 && all(xcr0, MASKS_ZMM) &&
+                      all(ebx, AVX512F | AVX512DQ | AVX512BW | AVX512VL) &&
+                      all(ecx, AVX512VBMI | AVX512VBMI2 | VPCLMULQDQ | AVX512VPOPCNTDQ);
+    return features;
+}
+
+#endif
+
+struct Backends {
+    const Kernels* list[3];
+    size_t n = 0;
+
+    Backends() {
+#ifdef WCODEC_X86_64
+        const Features features = detect();
+        if (features.avx512) list[n++] = &AVX512_KERNELS;
+#endif
+        list[n++] = &SCALAR_KERNELS;
+    }
+};
+
+const Backends& backends() {
+    static const Backends found;
+    return found;
+}
+
+std::atomic<const Kernels*>& chosen() {
+    static std::atomic<const Kernels*> kernels{backends().list[0]};
+    return kernels;
+}
 
 }  // namespace
 
 const Kernels* const* available_backends(size_t& n) {
-    n = sizeof BACKENDS / sizeof BACKENDS[0];
-    return BACKENDS;
+    n = backends().n;
+    return backends().list;
 }
 
-const Kernels& kernels() { return *chosen.load(std::memory_order_relaxed); }
+const Kernels& kernels() { return *chosen().load(std::memory_order_relaxed); }
 
 bool use_backend(const char* name) {
-    for (const Kernels* backend : BACKENDS) {
-        if (std::strcmp(backend->name, name) != 0) continue;
-        chosen.store(backend, std::memory_order_relaxed);
+    for (size_t i = 0; i < backends().n; ++i) {
+        if (std::strcmp(backends().list[i]->name, name) != 0) continue;
+        chosen().store(backends().list[i], std::memory_order_relaxed);
         return true;
     }
     return false;

@@ -43,7 +43,7 @@ uint64_t coded_cost(const uint32_t* counts, const FieldMap& map, const Frequency
 constexpr uint64_t COST_UNIT = 1 << 16;
 
 // Size of a table in a payload: frequencies, the byte that makes their number even, values.
-constexpr size_t table_bytes(uint32_t n_symbols) {
+static constexpr size_t table_bytes(uint32_t n_symbols) {
     return n_symbols + n_symbols % 2 + 2 * n_symbols;
 }
 

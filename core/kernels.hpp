@@ -73,6 +73,12 @@ struct Kernels {
 };
 
 extern const Kernels SCALAR_KERNELS;
+// Built for x86-64 (WCODEC_X86_64) only; to be used only where dispatch.cpp says so.
+extern const Kernels AVX512_KERNELS;
+
+// Scalar entries that other backends reuse.
+void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, Survey& survey);
+void encode_stream_scalar(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream);
 
 // dispatch.cpp: the backends this machine can run, best first, and the one in use.
 const Kernels* const* available_backends(size_t& n);

@@ -12,7 +12,7 @@
 
 namespace wcodec {
 
-constexpr size_t step_raw_bytes(const FieldMap& map) {
+static constexpr size_t step_raw_bytes(const FieldMap& map) {
     return size_t(map.top_field) + map.low_fields;
 }
 

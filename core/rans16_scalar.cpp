@@ -36,67 +36,6 @@ struct Symbol {
     uint64_t reciprocal;
 };
 
-void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream) {
-    // Symbol of each code; codes without one are escapes. Without an escape symbol the caller's
-    // table covers every value.
-    uint8_t symbol_of[N_CODES];
-    std::memset(symbol_of,
-                table.escape == NO_ESCAPE ? NO_SYMBOL : static_cast<uint8_t>(table.escape),
-                sizeof symbol_of);
-    Symbol symbols[MAX_SYMBOLS];
-    uint32_t cum = 0;
-    for (uint32_t i = 0; i < table.n_symbols; ++i) {
-        if (i != table.escape) symbol_of[table.value[i] >> CODE_SHIFT] = static_cast<uint8_t>(i);
-        const uint32_t f = table.frequency[i];
-        symbols[i] = {f, cum, ((uint64_t(1) << 32) + f - 1) / f};
-        cum += f;
-    }
-
-    // Escapes are listed forwards, as the decoder meets them.
-    uint64_t n_escapes = 0;
-    if (table.escape != NO_ESCAPE) {
-        for (uint64_t i = 0; i < stream.n_steps * LANES; ++i) {
-            const uint16_t value = stream.values[i];
-            if (symbol_of[value >> CODE_SHIFT] != table.escape) continue;
-            if (map.n_escape_lists == 1) {
-                stream.escapes_high[n_escapes] = static_cast<uint8_t>(value >> map.escape_shift);
-            } else {
-                stream.escapes_high[n_escapes] = static_cast<uint8_t>(value >> 8);
-                stream.escapes_low[n_escapes] = static_cast<uint8_t>(value);
-            }
-            ++n_escapes;
-        }
-    }
-    stream.n_escapes = n_escapes;
-
-    uint32_t states[LANES];
-    for (uint32_t lane = 0; lane < LANES; ++lane) states[lane] = FINAL_STATE;
-    uint8_t* to = stream.bytes_end;
-    for (uint64_t step = stream.n_steps; step-- > 0;) {
-        const uint16_t* values = stream.values + step * LANES;
-        for (uint32_t lane = LANES; lane-- > 0;) {
-            const Symbol& symbol = symbols[symbol_of[values[lane] >> CODE_SHIFT]];
-            uint32_t x = states[lane];
-            // C(s, x) must stay below 2^16: x / f < 256. If not, the low byte leaves first; x / f
-            // of the rest is at least 1, because x >= 256 f. Without a branch: the byte is stored
-            // either way (this lane has room for one left) and counts where it leaves.
-            const uint32_t leaves = (x >> 8) >= symbol.frequency;
-            to[-1] = static_cast<uint8_t>(x);
-            to -= leaves;
-            x >>= leaves << 3;
-            const uint32_t quotient = static_cast<uint32_t>(x * symbol.reciprocal >> 32);
-            states[lane] = (quotient << 8) + (x - quotient * symbol.frequency) + symbol.cum;
-        }
-    }
-    stream.n_bytes = static_cast<uint64_t>(stream.bytes_end - to);
-
-    for (uint32_t lane = 0; lane < LANES; ++lane) {
-        uint8_t* group = stream.states + lane / GROUP_LANES * 2 * GROUP_LANES;
-        group[lane % GROUP_LANES] = static_cast<uint8_t>(states[lane]);
-        group[lane % GROUP_LANES + GROUP_LANES] = static_cast<uint8_t>(states[lane] >> 8);
-    }
-}
-
 // The i-th escape of a stream; 0 where a hostile stream asks for more than it has.
 uint16_t escape_value(const FieldMap& map, const DecodeStream& stream, uint64_t i) {
     if (i >= stream.n_escapes) return 0;
@@ -200,7 +139,70 @@ void survey(const uint8_t* words, size_t n, Survey& survey) {
     survey.constant = different == 0;
 }
 
-void survey_words(const uint8_t* words, size_t n, uint32_t w, Survey& result) {
+}  // namespace
+
+void encode_stream_scalar(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream) {
+    // Symbol of each code; codes without one are escapes. Without an escape symbol the caller's
+    // table covers every value.
+    uint8_t symbol_of[N_CODES];
+    std::memset(symbol_of,
+                table.escape == NO_ESCAPE ? NO_SYMBOL : static_cast<uint8_t>(table.escape),
+                sizeof symbol_of);
+    Symbol symbols[MAX_SYMBOLS];
+    uint32_t cum = 0;
+    for (uint32_t i = 0; i < table.n_symbols; ++i) {
+        if (i != table.escape) symbol_of[table.value[i] >> CODE_SHIFT] = static_cast<uint8_t>(i);
+        const uint32_t f = table.frequency[i];
+        symbols[i] = {f, cum, ((uint64_t(1) << 32) + f - 1) / f};
+        cum += f;
+    }
+
+    // Escapes are listed forwards, as the decoder meets them.
+    uint64_t n_escapes = 0;
+    if (table.escape != NO_ESCAPE) {
+        for (uint64_t i = 0; i < stream.n_steps * LANES; ++i) {
+            const uint16_t value = stream.values[i];
+            if (symbol_of[value >> CODE_SHIFT] != table.escape) continue;
+            if (map.n_escape_lists == 1) {
+                stream.escapes_high[n_escapes] = static_cast<uint8_t>(value >> map.escape_shift);
+            } else {
+                stream.escapes_high[n_escapes] = static_cast<uint8_t>(value >> 8);
+                stream.escapes_low[n_escapes] = static_cast<uint8_t>(value);
+            }
+            ++n_escapes;
+        }
+    }
+    stream.n_escapes = n_escapes;
+
+    uint32_t states[LANES];
+    for (uint32_t lane = 0; lane < LANES; ++lane) states[lane] = FINAL_STATE;
+    uint8_t* to = stream.bytes_end;
+    for (uint64_t step = stream.n_steps; step-- > 0;) {
+        const uint16_t* values = stream.values + step * LANES;
+        for (uint32_t lane = LANES; lane-- > 0;) {
+            const Symbol& symbol = symbols[symbol_of[values[lane] >> CODE_SHIFT]];
+            uint32_t x = states[lane];
+            // C(s, x) must stay below 2^16: x / f < 256. If not, the low byte leaves first; x / f
+            // of the rest is at least 1, because x >= 256 f. Without a branch: the byte is stored
+            // either way (this lane has room for one left) and counts where it leaves.
+            const uint32_t leaves = (x >> 8) >= symbol.frequency;
+            to[-1] = static_cast<uint8_t>(x);
+            to -= leaves;
+            x >>= leaves << 3;
+            const uint32_t quotient = static_cast<uint32_t>(x * symbol.reciprocal >> 32);
+            states[lane] = (quotient << 8) + (x - quotient * symbol.frequency) + symbol.cum;
+        }
+    }
+    stream.n_bytes = static_cast<uint64_t>(stream.bytes_end - to);
+
+    for (uint32_t lane = 0; lane < LANES; ++lane) {
+        uint8_t* group = stream.states + lane / GROUP_LANES * 2 * GROUP_LANES;
+        group[lane % GROUP_LANES] = static_cast<uint8_t>(states[lane]);
+        group[lane % GROUP_LANES + GROUP_LANES] = static_cast<uint8_t>(states[lane] >> 8);
+    }
+}
+
+void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, Survey& result) {
     if (w == 2) {
         survey<uint16_t>(words, n, result);
     } else {
@@ -208,10 +210,9 @@ void survey_words(const uint8_t* words, size_t n, uint32_t w, Survey& result) {
     }
 }
 
-}  // namespace
-
 const Kernels SCALAR_KERNELS = {
-    "scalar", crc32_scalar, survey_words, split_steps_scalar, encode_stream, decode_streams,
+    "scalar",           crc32_scalar,         survey_words_scalar,
+    split_steps_scalar, encode_stream_scalar, decode_streams,
 };
 
 }  // namespace wcodec
