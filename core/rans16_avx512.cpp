@@ -365,7 +365,7 @@ void decode_streams(Form form, const FrequencyTable& table, DecodeStream* stream
 
 extern const Kernels AVX512_KERNELS;
 const Kernels AVX512_KERNELS = {
-    "avx512",           crc32_scalar,         survey_words_scalar,
+    "avx512",           crc32_avx512,         survey_words_scalar,
     split_steps_scalar, encode_stream_scalar, decode_streams,
 };
 
