@@ -23,9 +23,27 @@ struct EncodeJob {
     const EncodeOptions& options;
 };
 
+// An output of this size is taken to leave the caches before somebody reads it: more than a core's
+// share of the last cache. (Measured: benchmarks/blocks.py.)
+constexpr uint64_t STREAMING_BYTES = uint64_t(8) << 20;
+
+// A block of this size has room in a core's own cache beside the one being decoded. (Measured: with
+// 420 KiB, fetching ahead costs a fifth of the speed; with 170 KiB it gains a tenth.)
+constexpr uint64_t MAX_AHEAD_BYTES = uint64_t(256) << 10;
+
 struct DecodeJob {
     const Batch& batch;
     uint8_t family;
+    bool streaming;
+
+    // The block that this thread will probably get next.
+    Ahead ahead_of(size_t i) const {
+        const size_t next = i + batch.n_threads;
+        if (next >= batch.n_blocks) return {};
+        const uint64_t size = block_bytes(batch.headers[next].payload_bytes);
+        if (size > MAX_AHEAD_BYTES) return {};
+        return {batch.data + batch.descriptors[next].data_offset, size};
+    }
 };
 
 }  // namespace
@@ -45,15 +63,21 @@ void encode_blocks(const Batch& batch, const EncodeOptions& options) {
 }
 
 void decode_blocks(const Batch& batch, uint8_t family) {
-    DecodeJob job{batch, family};
+    uint64_t n_bytes = 0;
+    for (size_t i = 0; i < batch.n_blocks; ++i)
+        n_bytes +=
+            uint64_t(batch.descriptors[i].rows) * batch.descriptors[i].cols * batch.unit_bytes;
+    DecodeJob job{batch, family, n_bytes >= STREAMING_BYTES};
     run_tasks(
         batch.n_blocks, batch.n_threads,
         [](void* context, size_t i, size_t slot) {
-            const auto& [batch, family] = *static_cast<DecodeJob*>(context);
+            const auto& job = *static_cast<DecodeJob*>(context);
+            const Batch& batch = job.batch;
             const BlockDescriptor& descriptor = batch.descriptors[i];
-            batch.statuses[i] = decode_block(batch.data + descriptor.data_offset, batch.headers[i],
-                                             family, view_of(batch, descriptor),
-                                             batch.scratch + slot * batch.scratch_bytes);
+            batch.statuses[i] =
+                decode_block(batch.data + descriptor.data_offset, batch.headers[i], job.family,
+                             view_of(batch, descriptor), batch.scratch + slot * batch.scratch_bytes,
+                             {job.streaming, job.ahead_of(i)});
         },
         &job);
 }

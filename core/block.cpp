@@ -268,7 +268,7 @@ Status parse_rans16(const uint8_t* payload, uint64_t payload_bytes, Form form, u
 }
 
 Status decode_rans16(const uint8_t* payload, const BlockHeader& header, const BlockView& view,
-                     uint8_t* scratch) {
+                     uint8_t* scratch, const DecodeHints& hints) {
     if (header.form == FORM_NONE || header.form >= N_FORMS) return Status::BAD_FORM;
     const Form form = static_cast<Form>(header.form);
     if (FIELD_MAPS[form].unit_bytes != view.unit_bytes) return Status::BAD_FORM;
@@ -286,10 +286,14 @@ Status decode_rans16(const uint8_t* payload, const BlockHeader& header, const Bl
     // groups) go through scratch memory.
     const uint64_t n_steps = n / LANES;
     const bool in_place = view.contiguous() || (!view.row_index && view.cols % LANES == 0);
-    StepTarget target{in_place ? view.base : scratch, 0, std::max<uint64_t>(n_steps, 1)};
-    if (in_place && !view.contiguous()) target = {view.base, view.row_stride, view.cols / LANES};
+    StepTarget target{in_place ? view.base : scratch, 0, std::max<uint64_t>(n_steps, 1), false};
+    if (in_place && !view.contiguous())
+        target = {view.base, view.row_stride, view.cols / LANES, false};
+    target.streaming = hints.streaming && in_place &&
+                       reinterpret_cast<uintptr_t>(target.base) % STREAMING_ALIGNMENT == 0 &&
+                       target.row_stride % STREAMING_ALIGNMENT == 0;
     kernels().decode_streams(form, parsed.table, parsed.streams, header.n_streams, parsed.raw,
-                             target);
+                             target, hints.ahead);
     for (uint32_t s = 0; s < header.n_streams; ++s) {
         if (!parsed.streams[s].consumed) return Status::STREAM_NOT_CONSUMED;
         if (!parsed.streams[s].final_states) return Status::BAD_FINAL_STATE;
@@ -354,7 +358,7 @@ Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t
 }
 
 Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t family,
-                    const BlockView& view, uint8_t* scratch) {
+                    const BlockView& view, uint8_t* scratch, const DecodeHints& hints) {
     if (std::memcmp(from, &header, sizeof header) != 0) return Status::HEADER_MISMATCH;
     const uint8_t* payload = from + BLOCK_HEADER_BYTES;
     const uint64_t padded = align_up(header.payload_bytes, BLOCK_ALIGNMENT);
@@ -370,7 +374,7 @@ Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t fami
         return header.n_streams == 0 ? Status::OK : Status::BAD_N_STREAMS;
     }
     if (header.coding == CODING_RANS16 && family == CODING_RANS16)
-        return decode_rans16(payload, header, view, scratch);
+        return decode_rans16(payload, header, view, scratch, hints);
     if (header.coding != CODING_RAW && header.coding != CODING_CONSTANT) return Status::BAD_CODING;
     if (header.form != 0) return Status::BAD_FORM;
     if (header.n_streams != 0) return Status::BAD_N_STREAMS;

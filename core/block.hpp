@@ -57,6 +57,12 @@ struct EncodeOptions {
 size_t encode_scratch_bytes(uint64_t max_units, uint32_t unit_bytes);
 size_t decode_scratch_bytes(uint64_t max_units, uint32_t unit_bytes);
 
+// What the decoder may be told to be faster.
+struct DecodeHints {
+    bool streaming = false;  // what is written will leave the caches anyway
+    Ahead ahead;             // the block that will be decoded next
+};
+
 // Write the block to `to`, which has room for block_bytes(view.n_bytes()) bytes, and its header to
 // `header`.
 Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t* scratch,
@@ -66,6 +72,6 @@ Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t
 // the coding allowed beside raw and constant. Blocks of coding lz or row groups are checked only.
 // READ_SLACK_BYTES behind the block must be readable.
 Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t family,
-                    const BlockView& view, uint8_t* scratch);
+                    const BlockView& view, uint8_t* scratch, const DecodeHints& hints = {});
 
 }  // namespace wcodec

@@ -23,6 +23,17 @@ struct StepTarget {
     uint8_t* base;
     uint64_t row_stride;
     uint64_t steps_per_row;
+    // The words will leave the caches anyway: write round them. Only where every step is aligned to
+    // STREAMING_ALIGNMENT; a backend may ignore it.
+    bool streaming;
+};
+constexpr uint64_t STREAMING_ALIGNMENT = 64;
+
+// Bytes that the caller will read next, perhaps none. A backend may fetch them into the cache while
+// it decodes; they are not there to be used.
+struct Ahead {
+    const uint8_t* begin = nullptr;
+    uint64_t size = 0;
 };
 
 struct DecodeStream {
@@ -69,7 +80,8 @@ struct Kernels {
     // `raw` holds the raw fields of all steps of the block. READ_SLACK_BYTES behind the block are
     // readable.
     void (*decode_streams)(Form form, const FrequencyTable& table, DecodeStream* streams,
-                           uint32_t n_streams, const uint8_t* raw, const StepTarget& target);
+                           uint32_t n_streams, const uint8_t* raw, const StepTarget& target,
+                           const Ahead& ahead);
 };
 
 extern const Kernels SCALAR_KERNELS;

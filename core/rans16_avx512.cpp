@@ -23,6 +23,8 @@ struct alignas(64) Bytes64 {
     uint8_t byte[64];
 };
 
+constexpr uint64_t LINE_BYTES = 64;
+
 INLINE __m512i load(const void* from) { return _mm512_loadu_si512(from); }
 
 // Bit i set for i < n; all 64 for n >= 64.
@@ -301,10 +303,25 @@ INLINE void decode_step(const DecodeTables& tables, const DecodeStream& stream,
 
 INLINE bool has_step(const Decoder& decoder) { return decoder.end - decoder.from >= int(LANES); }
 
+// Fetches `ahead` evenly over the steps, so that the reads hide behind the decoding.
+struct Fetcher {
+    const char* next;
+    uint64_t n_lines;  // left
+    uint64_t lines_a_step;
+};
+
+INLINE void fetch(Fetcher& fetcher) {
+    if (fetcher.n_lines == 0) return;
+    for (uint64_t i = 0; i < fetcher.lines_a_step; ++i, fetcher.next += LINE_BYTES)
+        _mm_prefetch(fetcher.next, _MM_HINT_T1);
+    fetcher.n_lines -= fetcher.lines_a_step;
+}
+
 template <Form form, bool streaming>
 INLINE void decode_rest(const DecodeTables& tables, const StepTarget& target, uint64_t n_steps,
-                        Decoder& decoder, DecodeStream& stream) {
+                        Decoder& decoder, DecodeStream& stream, Fetcher& fetcher) {
     for (; n_steps > 0; --n_steps) {
+        fetch(fetcher);
         if (has_step(decoder))
             decode_step<form, false, streaming>(tables, stream, target, decoder);
         else
@@ -315,10 +332,17 @@ INLINE void decode_rest(const DecodeTables& tables, const StepTarget& target, ui
 
 template <Form form, bool streaming>
 void decode_form(const FrequencyTable& table, DecodeStream* streams, uint32_t n_streams,
-                 const uint8_t* raw, const StepTarget& target) {
+                 const uint8_t* raw, const StepTarget& target, const Ahead& ahead) {
     constexpr FieldMap map = FIELD_MAPS[form];
     DecodeTables tables;
     build_tables(table, tables);
+    uint64_t n_steps = 0;
+    for (uint32_t s = 0; s < n_streams; ++s) n_steps += streams[s].n_steps;
+    // The lines of the last, partial share stay out.
+    const uint64_t lines_a_step =
+        n_steps == 0 ? 0 : (ahead.size / LINE_BYTES + n_steps - 1) / n_steps;
+    Fetcher fetcher{reinterpret_cast<const char*>(ahead.begin), 0, lines_a_step};
+    if (lines_a_step != 0) fetcher.n_lines = ahead.size / LINE_BYTES / lines_a_step * lines_a_step;
     for (; n_streams >= 2; streams += 2, n_streams -= 2) {
         Decoder a, b;
         start(streams[0], map, raw, target, a);
@@ -326,39 +350,46 @@ void decode_form(const FrequencyTable& table, DecodeStream* streams, uint32_t n_
         // The first stream has as many steps as the second, or one more.
         uint64_t n_left = streams[1].n_steps;
         for (; n_left > 0 && has_step(a) && has_step(b); --n_left) {
+            fetch(fetcher);
             decode_step<form, false, streaming>(tables, streams[0], target, a);
+            fetch(fetcher);
             decode_step<form, false, streaming>(tables, streams[1], target, b);
         }
-        decode_rest<form, streaming>(
-            tables, target, streams[0].n_steps - streams[1].n_steps + n_left, a, streams[0]);
-        decode_rest<form, streaming>(tables, target, n_left, b, streams[1]);
+        decode_rest<form, streaming>(tables, target,
+                                     streams[0].n_steps - streams[1].n_steps + n_left, a,
+                                     streams[0], fetcher);
+        decode_rest<form, streaming>(tables, target, n_left, b, streams[1], fetcher);
     }
     if (n_streams == 1) {
         Decoder decoder;
         start(streams[0], map, raw, target, decoder);
-        decode_rest<form, streaming>(tables, target, streams[0].n_steps, decoder, streams[0]);
+        decode_rest<form, streaming>(tables, target, streams[0].n_steps, decoder, streams[0],
+                                     fetcher);
     }
     if constexpr (streaming) _mm_sfence();
 }
 
 using DecodeForm = void (*)(const FrequencyTable&, DecodeStream*, uint32_t, const uint8_t*,
-                            const StepTarget&);
+                            const StepTarget&, const Ahead&);
+template <bool streaming>
 constexpr DecodeForm DECODE_FORM[N_FORMS] = {
     nullptr,
-    decode_form<FORM_BF16_E8, false>,
-    decode_form<FORM_BF16_E8M1, false>,
-    decode_form<FORM_FP16_E5M1, false>,
-    decode_form<FORM_FP32_E8, false>,
-    decode_form<FORM_FP32_E8M1, false>,
-    decode_form<FORM_FP32_E8_Z13, false>,
-    decode_form<FORM_FP32_E8M1_Z13, false>,
-    decode_form<FORM_FP32_E8_Z16, false>,
-    decode_form<FORM_FP32_E8M1_Z16, false>,
+    decode_form<FORM_BF16_E8, streaming>,
+    decode_form<FORM_BF16_E8M1, streaming>,
+    decode_form<FORM_FP16_E5M1, streaming>,
+    decode_form<FORM_FP32_E8, streaming>,
+    decode_form<FORM_FP32_E8M1, streaming>,
+    decode_form<FORM_FP32_E8_Z13, streaming>,
+    decode_form<FORM_FP32_E8M1_Z13, streaming>,
+    decode_form<FORM_FP32_E8_Z16, streaming>,
+    decode_form<FORM_FP32_E8M1_Z16, streaming>,
 };
 
 void decode_streams(Form form, const FrequencyTable& table, DecodeStream* streams,
-                    uint32_t n_streams, const uint8_t* raw, const StepTarget& target) {
-    DECODE_FORM[form](table, streams, n_streams, raw, target);
+                    uint32_t n_streams, const uint8_t* raw, const StepTarget& target,
+                    const Ahead& ahead) {
+    const DecodeForm decode = target.streaming ? DECODE_FORM<true>[form] : DECODE_FORM<false>[form];
+    decode(table, streams, n_streams, raw, target, ahead);
 }
 
 }  // namespace

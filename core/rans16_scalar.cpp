@@ -116,7 +116,8 @@ void decode_stream(Form form, const DecodeTable& table, DecodeStream& stream, co
 }
 
 void decode_streams(Form form, const FrequencyTable& table, DecodeStream* streams,
-                    uint32_t n_streams, const uint8_t* raw, const StepTarget& target) {
+                    uint32_t n_streams, const uint8_t* raw, const StepTarget& target,
+                    const Ahead&) {
     DecodeTable decode;
     build_decode_table(table, decode);
     for (uint32_t s = 0; s < n_streams; ++s) decode_stream(form, decode, streams[s], raw, target);
