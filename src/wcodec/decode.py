@@ -125,14 +125,14 @@ def decode_windows(
     """
     head = layer.head
     grid = grid_of(head)
-    scratch = np.empty(0, dtype=np.uint8)
+    scratch = batch.aligned_empty(0)
     first_block = 0
     for window in grid.windows(WINDOW_BYTES):
         if out is not None:
             target = out[window.start : window.start + window.size]
         else:
             if window.size > len(scratch):
-                scratch = np.empty(window.size, dtype=np.uint8)
+                scratch = batch.aligned_empty(window.size)
             target = scratch[: window.size]
         if window.descriptors is None:
             groups = batch.decode_row_groups(
@@ -193,7 +193,7 @@ def _decode_arrays(
             data = arrays[head.target].reshape(-1).view(np.uint8).copy()
             counter.add(len(data))
         else:
-            data = np.empty(head.data_bytes, dtype=np.uint8)
+            data = batch.aligned_empty(head.data_bytes)
             for window in decode_windows(layer, threads, data):
                 counter.add(len(window))
         arrays[head.name] = as_array(data, head.dtype, head.shape)
@@ -352,7 +352,7 @@ def _decode_only_layer(
     layer = reader.open_layer(next(iter(reader.layers)))
     head = layer.head
     if out is None:
-        out = as_array(np.empty(head.data_bytes, dtype=np.uint8), head.dtype, head.shape)
+        out = as_array(batch.aligned_empty(head.data_bytes), head.dtype, head.shape)
     else:
         dtype = numpy_dtype(head.dtype)
         shape = array_shape(head.dtype, head.shape, head.data_bytes)

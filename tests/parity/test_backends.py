@@ -338,11 +338,11 @@ def test_encoding_of_any_values(backend, form):
     """Words of random legal payloads: other alphabets and frequencies than floats have."""
     random = np.random.default_rng(90 + form)
     n_rans16 = 0
-    for _ in range(150):
-        n = int(random.integers(256, 3000))
+    for _ in range(80):
+        n = int(random.integers(1500, 6000))
         _, units = random_payload(random, form, n, 1, table=random_table(random, form))
-        expected = encode("scalar", units, 1 << form, 2, 0)
-        assert encode(backend, units, 1 << form, 2, 0) == expected
+        expected = encode("scalar", units, 1 << form, 1, 0)
+        assert encode(backend, units, 1 << form, 1, 0) == expected
         n_rans16 += expected[0][4] == batch.RANS16
     assert n_rans16 > 10
 

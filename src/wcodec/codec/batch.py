@@ -21,6 +21,7 @@ MAX_BLOCK_BYTES = _core.MAX_BLOCK_BYTES
 MAX_ROW_GROUPS = _core.MAX_ROW_GROUPS
 NO_ROW_INDEX = _core.NO_ROW_INDEX
 READ_SLACK_BYTES = _core.READ_SLACK_BYTES
+STREAMING_ALIGNMENT = _core.STREAMING_ALIGNMENT
 
 RAW = _core.CODING_RAW
 CONSTANT = _core.CODING_CONSTANT
@@ -71,6 +72,15 @@ class Blocks:
 
     headers: NDArray[np.void]
     data: Bytes
+
+
+def aligned_empty(size: int) -> Bytes:
+    """Memory to decode into, not initialised. The core writes large outputs past the caches where
+    they are aligned to STREAMING_ALIGNMENT.
+    """
+    memory = np.empty(size + STREAMING_ALIGNMENT, dtype=np.uint8)
+    start = -memory.ctypes.data % STREAMING_ALIGNMENT
+    return memory[start : start + size]
 
 
 def block_starts(headers: NDArray[np.void]) -> NDArray[np.uint64]:
