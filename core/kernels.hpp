@@ -50,7 +50,7 @@ struct DecodeStream {
 };
 
 struct EncodeStream {
-    const uint16_t* values;  // 128 n_steps, in lane order
+    const uint16_t* values;  // of 128 n_steps units, as split_steps wrote them
     uint64_t n_steps;
     uint8_t* states;        // STATES_BYTES
     uint8_t* bytes_end;     // bytes are written backwards from here; at most 128 n_steps
@@ -74,6 +74,8 @@ struct Kernels {
     uint32_t (*crc32)(const uint8_t* data, size_t size, uint32_t start);
     // w = 2 or 4 bytes a word; n > 0.
     void (*survey_words)(const uint8_t* words, size_t n, uint32_t w, Survey& survey);
+    // `values` has room for 128 n_steps entries; only encode_stream of the same backend reads them,
+    // at multiples of 128 entries, so each backend orders them as it likes.
     void (*split_steps)(Form form, const uint8_t* words, size_t n_steps, uint16_t* values,
                         uint8_t* raw);
     void (*encode_stream)(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream);

@@ -7,7 +7,6 @@
 // A group of 64 states is two registers of bytes: the low bytes and the high bytes, as in a
 // payload. The 256 slots and the tables of up to 64 symbols are registers too, so every lookup is a
 // byte permutation. Two streams are decoded side by side: one alone waits for its own results.
-// survey, split and encoding are the scalar ones.
 #include <immintrin.h>
 
 #include "crc32.hpp"
@@ -392,12 +391,373 @@ void decode_streams(Form form, const FrequencyTable& table, DecodeStream* stream
     decode(table, streams, n_streams, raw, target, ahead);
 }
 
+// ---- splitting ----
+
+// How the codes of a map's values (value >> the shift of its lowest bit) lie between split_steps
+// and encode_stream: GROUP_CODES bytes a group, first the low 8 bits of each lane's code, then, for
+// 9-bit codes, the 64 ninth bits.
+constexpr uint32_t GROUP_CODES = 2 * GROUP_LANES;
+constexpr uint32_t NINTH_BITS = GROUP_LANES;
+
+constexpr uint16_t MASK_8 = 0x7F80;
+constexpr uint16_t MASK_9 = 0x7FC0;
+constexpr uint16_t MASK_6 = 0x7E00;
+
+constexpr int SELECT = 0xCA;  // of vpternlog: bits of B where A is 1, of C where A is 0
+
+INLINE __m512i bytes_of(int value) { return _mm512_set1_epi8(static_cast<char>(value)); }
+INLINE __m512i words_of(int value) { return _mm512_set1_epi16(static_cast<short>(value)); }
+
+// The inverse of SPREAD: the first BITS bytes of each quadword, close together.
+template <unsigned bits>
+constexpr Bytes64 make_gather() {
+    Bytes64 gather{};
+    for (unsigned i = 0; i < 8 * bits; ++i)
+        gather.byte[i] = static_cast<uint8_t>(i / bits * 8 + i % bits);
+    return gather;
+}
+
+template <unsigned bits>
+constexpr Bytes64 GATHER = make_gather<bits>();
+
+// Fields of `bits` <= 7 bits, one a byte, as a bit string of 8 * bits bytes: pairs of fields become
+// words, pairs of words dwords, pairs of dwords quadwords.
+template <unsigned bits>
+INLINE void pack_field(__m512i fields, uint8_t* to) {
+    const __m512i words = _mm512_maddubs_epi16(words_of((1 << bits) << 8 | 1), fields);
+    const __m512i dwords = _mm512_madd_epi16(words, _mm512_set1_epi32((1 << 2 * bits) << 16 | 1));
+    const __m512i quads =
+        _mm512_ternarylogic_epi64(_mm512_set1_epi64((1ll << 4 * bits) - 1), dwords,
+                                  _mm512_srli_epi64(dwords, 32 - 4 * bits), SELECT);
+    _mm512_mask_storeu_epi8(to, first(8 * bits),
+                            _mm512_permutexvar_epi8(load(&GATHER<bits>), quads));
+}
+
+// The words of one group as planes of bytes in lane order.
+struct Planes {
+    __m512i high;  // of the word, or of its upper half
+    __m512i low;
+    __m512i mid;  // w = 4: the lower half
+    __m512i lowest;
+};
+
+template <bool lower_half>
+INLINE Planes planes_of(const uint8_t* words, uint32_t w) {
+    const __m512i low_bytes = words_of(0x00FF);
+    Planes planes{};
+    __m512i first_half = load(words);
+    __m512i second_half = load(words + 64);
+    if (w == 4) {
+        const __m512i third = load(words + 128);
+        const __m512i fourth = load(words + 192);
+        if constexpr (lower_half) {
+            const __m512i low_words = _mm512_set1_epi32(0xFFFF);
+            const __m512i a = _mm512_packus_epi32(_mm512_and_si512(first_half, low_words),
+                                                  _mm512_and_si512(second_half, low_words));
+            const __m512i b = _mm512_packus_epi32(_mm512_and_si512(third, low_words),
+                                                  _mm512_and_si512(fourth, low_words));
+            planes.mid = _mm512_packus_epi16(_mm512_srli_epi16(a, 8), _mm512_srli_epi16(b, 8));
+            planes.lowest =
+                _mm512_packus_epi16(_mm512_and_si512(a, low_bytes), _mm512_and_si512(b, low_bytes));
+        }
+        first_half = _mm512_packus_epi32(_mm512_srli_epi32(first_half, 16),
+                                         _mm512_srli_epi32(second_half, 16));
+        second_half =
+            _mm512_packus_epi32(_mm512_srli_epi32(third, 16), _mm512_srli_epi32(fourth, 16));
+    }
+    planes.high =
+        _mm512_packus_epi16(_mm512_srli_epi16(first_half, 8), _mm512_srli_epi16(second_half, 8));
+    planes.low = _mm512_packus_epi16(_mm512_and_si512(first_half, low_bytes),
+                                     _mm512_and_si512(second_half, low_bytes));
+    return planes;
+}
+
+template <Form form>
+INLINE void split_group(uint32_t g, const uint8_t* words, uint8_t* codes, uint8_t* raw) {
+    constexpr FieldMap map = FIELD_MAPS[form];
+    const Planes planes =
+        planes_of<map.low_fields != 0>(words + g * GROUP_LANES * map.unit_bytes, map.unit_bytes);
+    const __m512i high = planes.high;
+    const __m512i low = planes.low;
+    codes += g * GROUP_CODES;
+    // Shifts of words bring bits of the neighbour; the selections and masks take them away.
+    if constexpr (map.value_mask == MASK_8) {
+        _mm512_storeu_si512(codes,
+                            _mm512_ternarylogic_epi64(bytes_of(0x01), _mm512_srli_epi16(low, 7),
+                                                      _mm512_slli_epi16(high, 1), SELECT));
+    } else if constexpr (map.value_mask == MASK_9) {
+        _mm512_storeu_si512(codes,
+                            _mm512_ternarylogic_epi64(bytes_of(0x03), _mm512_srli_epi16(low, 6),
+                                                      _mm512_slli_epi16(high, 2), SELECT));
+        const __mmask64 ninth = _mm512_test_epi8_mask(high, bytes_of(0x40));
+        __builtin_memcpy(codes + NINTH_BITS, &ninth, sizeof ninth);
+    } else {
+        static_assert(map.value_mask == MASK_6);
+        _mm512_storeu_si512(codes, _mm512_and_si512(_mm512_srli_epi16(high, 1), bytes_of(0x3F)));
+    }
+
+    if constexpr (map.top_field == P8_BYTES) {
+        _mm512_storeu_si512(raw + g * (P8_BYTES / 2),
+                            _mm512_ternarylogic_epi64(bytes_of(0x80), high, low, SELECT));
+    } else {
+        const __m512i sign = _mm512_and_si512(_mm512_srli_epi16(high, 1), bytes_of(0x40));
+        const __m512i fields =
+            _mm512_ternarylogic_epi64(sign, low, bytes_of(0x3F), 0xF8);  // sign | low & 0x3F
+        pack_field<7>(fields, raw + g * (F7_BYTES / 2));
+    }
+    raw += map.top_field;
+    if constexpr (map.low_fields == F2_BYTES) {
+        const __m512i fields =
+            _mm512_ternarylogic_epi64(_mm512_and_si512(_mm512_slli_epi16(high, 1), bytes_of(0x02)),
+                                      _mm512_srli_epi16(low, 7), bytes_of(0x01), 0xF8);
+        // Piece q of 16 lanes goes to bits 2 q.
+        const __m512i placed = _mm512_sllv_epi64(fields, _mm512_set_epi64(6, 6, 4, 4, 2, 2, 0, 0));
+        const __m256i halves =
+            _mm256_or_si256(_mm512_castsi512_si256(placed), _mm512_extracti64x4_epi64(placed, 1));
+        _mm_storeu_si128(
+            reinterpret_cast<__m128i*>(raw + g * (F2_BYTES / 2)),
+            _mm_or_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
+    }
+    if constexpr (map.low_fields == F3_BYTES)
+        pack_field<3>(_mm512_and_si512(_mm512_srli_epi16(planes.mid, 5), bytes_of(0x07)),
+                      raw + g * (F3_BYTES / 2));
+    if constexpr (map.low_fields == 2 * P8_BYTES) {
+        _mm512_storeu_si512(raw + g * GROUP_LANES, planes.mid);
+        _mm512_storeu_si512(raw + P8_BYTES + g * GROUP_LANES, planes.lowest);
+    }
+}
+
+template <Form form>
+void split_form(const uint8_t* words, size_t n_steps, uint8_t* codes, uint8_t* raw) {
+    constexpr FieldMap map = FIELD_MAPS[form];
+    for (; n_steps > 0; --n_steps) {
+        for (uint32_t g = 0; g < 2; ++g) split_group<form>(g, words, codes, raw);
+        words += LANES * map.unit_bytes;
+        codes += 2 * GROUP_CODES;
+        raw += step_raw_bytes(map);
+    }
+}
+
+using SplitForm = void (*)(const uint8_t*, size_t, uint8_t*, uint8_t*);
+constexpr SplitForm SPLIT_FORM[N_FORMS] = {
+    nullptr,
+    split_form<FORM_BF16_E8>,
+    split_form<FORM_BF16_E8M1>,
+    split_form<FORM_FP16_E5M1>,
+    split_form<FORM_FP32_E8>,
+    split_form<FORM_FP32_E8M1>,
+    split_form<FORM_FP32_E8_Z13>,
+    split_form<FORM_FP32_E8M1_Z13>,
+    split_form<FORM_FP32_E8_Z16>,
+    split_form<FORM_FP32_E8M1_Z16>,
+};
+
+void split_steps(Form form, const uint8_t* words, size_t n_steps, uint16_t* values, uint8_t* raw) {
+    SPLIT_FORM[form](words, n_steps, reinterpret_cast<uint8_t*>(values), raw);
+}
+
+// ---- encoding ----
+
+// Division by a frequency f of x < 256 f: (x + rounding) * reciprocal >> 16 + shift, where shift is
+// the whole part of log2 f. Either the reciprocal is rounded down and x up, or only the reciprocal
+// up: one of the two is exact for each f from 1 to 255 (tests/parity/test_backends.py encodes with
+// every f). With e = 2^(16 + shift) - reciprocal * f, rounding down is exact where the multiples of
+// f, of which 255 f is the largest, stay on their side: (255 f + 1) e <= 2^(16 + shift). That holds
+// below 208, so for all symbols of a table but one at most.
+struct EncodeTables {
+    Bytes64 symbol_of_code[8];
+    __m512i frequency;
+    __m512i cum;
+    __m512i shift;
+    __m512i rounding;
+    __m512i reciprocal[2];
+    __m512i escape;
+    bool always_round;
+};
+
+void build_tables(uint16_t value_mask, const FrequencyTable& table, EncodeTables& tables) {
+    // Codes without a symbol are escapes. Without an escape symbol the caller's table covers all.
+    const uint8_t other = table.escape == NO_ESCAPE ? 0 : static_cast<uint8_t>(table.escape);
+    for (Bytes64& part : tables.symbol_of_code)
+        for (uint8_t& symbol : part.byte) symbol = other;
+    const unsigned code_shift = value_mask == MASK_9 ? 6 : value_mask == MASK_8 ? 7 : 9;
+    Bytes64 frequency{}, cum{}, shift{}, rounding{};
+    alignas(64) uint16_t reciprocal[MAX_SYMBOLS] = {};
+    tables.always_round = true;
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < table.n_symbols; ++i) {
+        if (i != table.escape) {
+            const uint32_t code = table.value[i] >> code_shift;
+            tables.symbol_of_code[code / 64].byte[code % 64] = static_cast<uint8_t>(i);
+        }
+        const uint32_t f = table.frequency[i];
+        const uint32_t log2 = 31 - static_cast<uint32_t>(__builtin_clz(f));
+        const uint32_t one = 0x10000u << log2;
+        uint32_t inverse = one / f;
+        if (inverse > 0xFFFF) inverse = 0xFFFF;
+        const bool rounds = (255 * f + 1) * (one - inverse * f) <= one;
+        if (!rounds) {
+            ++inverse;
+            tables.always_round = false;
+        }
+        frequency.byte[i] = static_cast<uint8_t>(f);
+        cum.byte[i] = static_cast<uint8_t>(at);
+        shift.byte[i] = static_cast<uint8_t>(log2);
+        rounding.byte[i] = rounds;
+        reciprocal[i] = static_cast<uint16_t>(inverse);
+        at += f;
+    }
+    tables.frequency = load(&frequency);
+    tables.cum = load(&cum);
+    tables.shift = load(&shift);
+    tables.rounding = load(&rounding);
+    tables.reciprocal[0] = load(reciprocal);
+    tables.reciprocal[1] = load(reciprocal + 32);
+    tables.escape = bytes_of(static_cast<int>(table.escape));
+}
+
+template <uint16_t value_mask>
+INLINE __m512i symbols_of(const EncodeTables& tables, const uint8_t* codes) {
+    const __m512i code = load(codes);
+    const Bytes64* table = tables.symbol_of_code;
+    if constexpr (value_mask == MASK_6) return _mm512_permutexvar_epi8(code, load(&table[0]));
+    const __mmask64 bit7 = _mm512_movepi8_mask(code);
+    const __m512i low_half = _mm512_mask_blend_epi8(
+        bit7, _mm512_permutex2var_epi8(load(&table[0]), code, load(&table[1])),
+        _mm512_permutex2var_epi8(load(&table[2]), code, load(&table[3])));
+    if constexpr (value_mask == MASK_8) return low_half;
+    const __m512i high_half = _mm512_mask_blend_epi8(
+        bit7, _mm512_permutex2var_epi8(load(&table[4]), code, load(&table[5])),
+        _mm512_permutex2var_epi8(load(&table[6]), code, load(&table[7])));
+    __mmask64 ninth;
+    __builtin_memcpy(&ninth, codes + NINTH_BITS, sizeof ninth);
+    return _mm512_mask_blend_epi8(ninth, low_half, high_half);
+}
+
+// Writes the bytes of the lanes of `which` before `end`, in lane order; returns how many.
+INLINE uint64_t put_before(uint8_t* end, __mmask64 which, __m512i bytes) {
+    const uint64_t n = static_cast<uint64_t>(__builtin_popcountll(which));
+    _mm512_mask_storeu_epi8(end - n, first(n), _mm512_maskz_compress_epi8(which, bytes));
+    return n;
+}
+
+// Lists the escapes of a group before the ends of the lists.
+template <uint16_t value_mask>
+INLINE void put_escapes(__mmask64 which, const uint8_t* codes, uint8_t*& high_end,
+                        uint8_t*& low_end) {
+    const __m512i code = load(codes);
+    if constexpr (value_mask == MASK_9) {  // high byte: bits 8..2 of the code; low: 1..0
+        __mmask64 ninth;
+        __builtin_memcpy(&ninth, codes + NINTH_BITS, sizeof ninth);
+        const __m512i high =
+            _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(code, 2), bytes_of(0x3F)),
+                            _mm512_maskz_mov_epi8(ninth, bytes_of(0x40)));
+        low_end -= put_before(low_end, which,
+                              _mm512_and_si512(_mm512_slli_epi16(code, 6), bytes_of(0xC0)));
+        high_end -= put_before(high_end, which, high);
+    } else if constexpr (value_mask == MASK_6) {
+        high_end -= put_before(high_end, which, _mm512_add_epi8(code, code));
+    } else {
+        high_end -= put_before(high_end, which, code);
+    }
+}
+
+template <uint16_t value_mask, bool always_round>
+void encode_form(const EncodeTables& tables, EncodeStream& stream) {
+    const __m512i low_bytes = words_of(0x00FF);
+    __m512i lows[2], highs[2];
+    for (uint32_t g = 0; g < 2; ++g) {
+        lows[g] = bytes_of(FINAL_STATE & 0xFF);
+        highs[g] = bytes_of(FINAL_STATE >> 8);
+    }
+    const uint64_t n_lanes = stream.n_steps * LANES;
+    const uint8_t* codes = reinterpret_cast<const uint8_t*>(stream.values) + 2 * n_lanes;
+    uint8_t* to = stream.bytes_end;
+    uint8_t* escapes_high = stream.escapes_high + n_lanes;
+    uint8_t* escapes_low = stream.escapes_low + n_lanes;
+    for (uint64_t step = stream.n_steps; step > 0; --step) {
+        for (uint32_t g = 2; g-- > 0;) {
+            codes -= GROUP_CODES;
+            const __m512i symbol = symbols_of<value_mask>(tables, codes);
+            const __mmask64 escapes = _mm512_cmpeq_epi8_mask(symbol, tables.escape);
+            if (__builtin_expect(escapes != 0, 0))
+                put_escapes<value_mask>(escapes, codes, escapes_high, escapes_low);
+
+            // Where x / f >= 256 the low byte leaves first.
+            const __m512i frequency = _mm512_permutexvar_epi8(symbol, tables.frequency);
+            const __mmask64 leaves = _mm512_cmpge_epu8_mask(highs[g], frequency);
+            to -= put_before(to, leaves, lows[g]);
+            const __m512i low = _mm512_mask_mov_epi8(lows[g], leaves, highs[g]);
+            const __m512i high = _mm512_maskz_mov_epi8(~leaves, highs[g]);
+
+            // x and x / f of the even and the odd lanes, as 16-bit words.
+            const __m512i even =
+                _mm512_ternarylogic_epi64(low_bytes, low, _mm512_slli_epi16(high, 8), SELECT);
+            const __m512i odd =
+                _mm512_ternarylogic_epi64(low_bytes, _mm512_srli_epi16(low, 8), high, SELECT);
+            __m512i rounded_even, rounded_odd;
+            if constexpr (always_round) {
+                rounded_even = _mm512_add_epi16(even, words_of(1));
+                rounded_odd = _mm512_add_epi16(odd, words_of(1));
+            } else {
+                const __m512i rounding = _mm512_permutexvar_epi8(symbol, tables.rounding);
+                rounded_even = _mm512_add_epi16(even, _mm512_and_si512(rounding, low_bytes));
+                rounded_odd = _mm512_add_epi16(odd, _mm512_srli_epi16(rounding, 8));
+            }
+            // The permutation of words looks at bits 5..0 of its index: the even lane's symbol.
+            const __m512i reciprocal_even =
+                _mm512_permutex2var_epi16(tables.reciprocal[0], symbol, tables.reciprocal[1]);
+            const __m512i reciprocal_odd = _mm512_permutex2var_epi16(
+                tables.reciprocal[0], _mm512_srli_epi16(symbol, 8), tables.reciprocal[1]);
+            const __m512i shift = _mm512_permutexvar_epi8(symbol, tables.shift);
+            const __m512i quotient_even =
+                _mm512_srlv_epi16(_mm512_mulhi_epu16(rounded_even, reciprocal_even),
+                                  _mm512_and_si512(shift, low_bytes));
+            const __m512i quotient_odd = _mm512_srlv_epi16(
+                _mm512_mulhi_epu16(rounded_odd, reciprocal_odd), _mm512_srli_epi16(shift, 8));
+
+            // C(s, x) = (x / f) << 8 | (x % f + cum) = x + (x / f) * (256 - f) + cum
+            const __m512i gap = _mm512_sub_epi8(_mm512_setzero_si512(), frequency);
+            const __m512i cum = _mm512_permutexvar_epi8(symbol, tables.cum);
+            const __m512i new_even = _mm512_add_epi16(
+                _mm512_add_epi16(even, _mm512_and_si512(cum, low_bytes)),
+                _mm512_mullo_epi16(quotient_even, _mm512_and_si512(gap, low_bytes)));
+            const __m512i new_odd =
+                _mm512_add_epi16(_mm512_add_epi16(odd, _mm512_srli_epi16(cum, 8)),
+                                 _mm512_mullo_epi16(quotient_odd, _mm512_srli_epi16(gap, 8)));
+            const __m512i middle = _mm512_shrdi_epi16(new_even, new_odd, 8);
+            lows[g] = _mm512_ternarylogic_epi64(low_bytes, new_even, middle, SELECT);
+            highs[g] = _mm512_ternarylogic_epi64(low_bytes, middle, new_odd, SELECT);
+        }
+    }
+    stream.n_bytes = static_cast<uint64_t>(stream.bytes_end - to);
+    stream.n_escapes = static_cast<uint64_t>(stream.escapes_high + n_lanes - escapes_high);
+    __builtin_memmove(stream.escapes_high, escapes_high, stream.n_escapes);
+    if constexpr (value_mask == MASK_9)
+        __builtin_memmove(stream.escapes_low, escapes_low, stream.n_escapes);
+    for (uint32_t g = 0; g < 2; ++g) {
+        _mm512_storeu_si512(stream.states + g * 2 * GROUP_LANES, lows[g]);
+        _mm512_storeu_si512(stream.states + g * 2 * GROUP_LANES + GROUP_LANES, highs[g]);
+    }
+}
+
+void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream) {
+    EncodeTables tables;
+    build_tables(map.value_mask, table, tables);
+    const bool round = tables.always_round;
+    if (map.value_mask == MASK_8)
+        (round ? encode_form<MASK_8, true> : encode_form<MASK_8, false>)(tables, stream);
+    else if (map.value_mask == MASK_9)
+        (round ? encode_form<MASK_9, true> : encode_form<MASK_9, false>)(tables, stream);
+    else
+        (round ? encode_form<MASK_6, true> : encode_form<MASK_6, false>)(tables, stream);
+}
+
 }  // namespace
 
 extern const Kernels AVX512_KERNELS;
 const Kernels AVX512_KERNELS = {
-    "avx512",           crc32_avx512,         survey_words_scalar,
-    split_steps_scalar, encode_stream_scalar, decode_streams,
+    "avx512", crc32_avx512, survey_words_scalar, split_steps, encode_stream, decode_streams,
 };
 
 }  // namespace wcodec
