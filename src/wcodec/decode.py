@@ -8,6 +8,7 @@ for.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wcodec.checkpoint import CheckpointPlan, join, plan_decode
 from wcodec.codec import batch
 from wcodec.codec.layout import Grid, matrix_shape
 from wcodec.container import (
@@ -28,6 +30,7 @@ from wcodec.container import (
     SequentialLayer,
     SequentialReader,
 )
+from wcodec.directories import Comparison, DiffersError, convert_directory
 from wcodec.dtypes import bits, numpy_dtype, unit_bytes
 from wcodec.errors import CorruptError, LimitError
 from wcodec.limits import ReadLimits
@@ -54,9 +57,10 @@ def decode_checkpoint(
     use_gpu: bool = False,
     threads: int | None = None,
     limits: ReadLimits | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Decode a wcodec file into arrays, or back into the safetensors file it was made of.
+    """Decode a wcodec file or directory into arrays, or back into what it was made of.
 
     `input` is a path or a binary file object; one that cannot seek (a pipe) is decoded as its bytes
     arrive. Without `output` the result is a dict of numpy arrays by layer name (ml_dtypes for
@@ -66,34 +70,104 @@ def decode_checkpoint(
     encoded, the same bytes come back; a file made of arrays gets a canonical header. A path appears
     whole or not at all (an existing file is replaced).
 
+    Of a directory, and what is below it, every wcodec file becomes a safetensors file, the index of
+    the source comes back, and other files are copied; the statistics have `files` (a dict each:
+    source, target, input_bytes, output_bytes, kept), `copied` and `left_out` instead of `n_layers`.
+    With `resume`, for a file as for a directory, an output that has the right bytes already is
+    kept. A directory without `output` gives the arrays of all its shards.
+
     `progress` is called with (bytes decoded, bytes in all); all is 0 while a pipe has not told it.
 
     Raises TruncatedError, CorruptError (naming layer and block), UnsupportedError or LimitError
     (see ReadLimits), OSError from the file system, NotImplementedError for `device` other than
-    "cpu" and for `use_gpu`, which are not built yet.
+    "cpu" and for `use_gpu`, which are not built yet. PartialError if some files of a directory
+    fail: the others are there, but no index. ValueError for an output that is the input or in it.
     """
     if device != "cpu":
         raise NotImplementedError(f"device={device!r} is not built yet; use 'cpu'")
     if use_gpu:
         raise NotImplementedError("use_gpu=True is not built yet; use False")
+    limits = limits or ReadLimits()
     n_threads = batch.thread_count(threads)
+    if isinstance(input, (str, os.PathLike)) and os.path.isdir(input):
+        return _decode_directory(os.fspath(input), output, n_threads, limits, resume, progress)
     started = time.perf_counter()
-    with open_reader(input, limits or ReadLimits()) as reader:
-        if output is None:
+    if output is None:
+        with open_reader(input, limits) as reader:
             return _decode_arrays(reader, n_threads, progress)
+    statistics = _decode_file(input, output, n_threads, limits, resume, progress)
+    return {**statistics, "seconds": time.perf_counter() - started}
+
+
+def _decode_file(
+    input: Any,
+    output: Any,
+    threads: int,
+    limits: ReadLimits,
+    resume: bool,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Write the safetensors file of a wcodec file; returns statistics."""
+    with open_reader(input, limits) as reader:
         if not isinstance(output, (str, os.PathLike)):
-            statistics = write_safetensors(reader, output, n_threads, progress)
-        else:
-            if (
-                not hasattr(input, "read")
-                and os.path.exists(output)
-                and os.path.samefile(input, output)
-            ):
+            return write_safetensors(reader, output, threads, progress)
+        if not hasattr(input, "read") and os.path.exists(output):
+            if os.path.samefile(input, output):
                 raise ValueError(f"output {os.fspath(output)!r} is the input itself")
-            with publish(output, force=True) as file:
-                statistics = write_safetensors(reader, file, n_threads, progress)
-    statistics["seconds"] = time.perf_counter() - started
-    return statistics
+            if resume and os.path.isfile(output):
+                with contextlib.suppress(DiffersError), Comparison(os.fspath(output)) as comparison:
+                    return write_safetensors(reader, comparison, threads, progress)
+        with publish(output, force=True) as file:
+            return write_safetensors(reader, file, threads, progress)
+
+
+def _decode_directory(
+    input: str,
+    output: Any,
+    threads: int,
+    limits: ReadLimits,
+    resume: bool,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    started = time.perf_counter()
+
+    def convert(source: str, target: str, progress: Progress | None) -> int:
+        statistics = _decode_file(source, target, threads, limits, False, progress)
+        return int(statistics["output_bytes"])
+
+    def matches(source: str, target: str, progress: Progress | None) -> bool:
+        with Reader(source, limits=limits) as reader:
+            try:
+                with Comparison(target) as comparison:
+                    write_safetensors(reader, comparison, threads, progress)
+            except DiffersError:
+                return False
+        return True
+
+    plan = plan_decode(input, limits)
+    if output is None:
+        return _decode_shards(plan, threads, limits, progress)
+    if not isinstance(output, (str, os.PathLike)):
+        raise ValueError("the output of a directory is a directory, expected a path")
+    statistics = convert_directory(
+        plan, os.fspath(output), convert, matches, resume=resume, progress=progress
+    )
+    return {**statistics, "seconds": time.perf_counter() - started}
+
+
+def _decode_shards(
+    plan: CheckpointPlan, threads: int, limits: ReadLimits, progress: Progress | None
+) -> dict[str, NDArray[Any]]:
+    counter = Counter(progress, sum(item.n_bytes for item in plan.shards))
+    arrays: dict[str, NDArray[Any]] = {}
+    for item in plan.shards:
+        path = join(plan.source, item.source)
+        with Reader(path, limits=limits) as reader:
+            twice = arrays.keys() & reader.layers.keys()
+            if twice:
+                raise ValueError(f"{path}: layer {min(twice)!r} is in another file as well")
+            arrays.update(_decode_arrays(reader, threads, counter.part(item.n_bytes)))
+    return arrays
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wcodec._version import __version__
+from wcodec.checkpoint import plan_encode
 from wcodec.codec import batch
 from wcodec.codec.layout import Window
 from wcodec.codec.plan import (
@@ -36,12 +37,22 @@ from wcodec.codec.plan import (
     plan_layer,
 )
 from wcodec.codec.structure import group_rows
-from wcodec.container import LayerHead, Metadata, Writer
+from wcodec.container import LayerHead, Metadata, Reader, Writer
+from wcodec.decode import write_safetensors
+from wcodec.directories import Comparison, DiffersError, convert_directory
 from wcodec.dtypes import bits, data_bits
+from wcodec.errors import FormatError
 from wcodec.progress import Counter, Progress
 from wcodec.publication import publish
-from wcodec.safetensors_file import METADATA_KEY, SafetensorsFile
-from wcodec.sources import ArrayTensor, FileTensor, Tensor, array_tensors, find_duplicates
+from wcodec.safetensors_file import SafetensorsFile
+from wcodec.sources import (
+    ArrayTensor,
+    Source,
+    Tensor,
+    find_duplicates,
+    open_source,
+    tensor_source,
+)
 
 LEVELS = ("default", "max")
 TILE_SIZES = (4, 8, 16, 32, 64)
@@ -78,8 +89,30 @@ class EncodeOptions:
             )
 
 
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of encode_checkpoint that go for every file."""
+
+    options: EncodeOptions
+    model_name: str | None
+    metadata: Mapping[str, str]
+    duplicates: bool
+    verbose: bool
+
+    def metadata_of(self, header: str | None) -> Metadata:
+        """The metadata of the file made of a source with this header."""
+        return Metadata(
+            wcodec_version=__version__,
+            model_name=self.model_name,
+            options={"level": self.options.level, "block_elements": self.options.block_elements},
+            metadata=dict(self.metadata),
+            duplicates=self.duplicates,
+            source_header=header,
+        )
+
+
 def encode_checkpoint(
-    input: Path | Mapping[str, NDArray[Any]],
+    input: Path | IO[bytes] | Mapping[str, NDArray[Any]] | Iterable[tuple[str, NDArray[Any]]],
     output: Path | IO[bytes],
     *,
     level: str = "default",
@@ -91,28 +124,41 @@ def encode_checkpoint(
     threads: int | None = None,
     verify: bool = True,
     duplicates: bool | None = None,
+    all_files: bool = False,
+    resume: bool = False,
     verbose: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Encode a checkpoint losslessly into one wcodec file.
+    """Encode a checkpoint losslessly into a wcodec file, or a directory into a wcodec directory.
 
-    `input` is the path of a safetensors file, or a dict of numpy arrays (ml_dtypes for bfloat16 and
-    fp8). `output` is a path, which appears whole or not at all (an existing file is replaced), or
-    any object with write(bytes), which is never sought.
+    `input` is the path of a safetensors file; a binary file object that gives one, read once front
+    to back; a dict of numpy arrays (ml_dtypes for bfloat16 and fp8); an iterable of (name, array),
+    of which one is held at a time; or the path of a directory. `output` is a path, which appears
+    whole or not at all (an existing file is replaced), or any object with write(bytes), which is
+    never sought.
+
+    Of a directory, and what is below it, every safetensors file becomes a wcodec file, the index of
+    the shards is rewritten, other files are copied, and links are followed. Redundant weight files
+    (checkpoint.REDUNDANT_FILES) are left out unless `all_files`. A file of the output directory
+    that exists is replaced, or with `resume` kept if it has the same options and decodes to the
+    very bytes of its source; both are read in full to know that. `resume` does so for one file too.
 
     `block_elements` is the aimed number of elements of a block (default 131072). `metadata` maps
-    text to text; for a dict it also becomes the `__metadata__` of the safetensors file that
+    text to text; for arrays it also becomes the `__metadata__` of the safetensors file that
     decoding writes. With `verify` every block is decoded again and compared before it leaves.
-    `duplicates` stores layers with equal bytes once (default: only if `output` is a path, because a
-    reader of a pipe cannot go back). `progress` is called with (bytes done, bytes in all).
-    `verbose` prints a line a layer to stderr.
+    `duplicates` stores layers with equal bytes of a file once (default: only if `output` is a path,
+    because a reader of a pipe cannot go back, and `input` can be read again). `progress` is called
+    with (bytes done, bytes in all). `verbose` prints a line a layer to stderr.
 
     Returns statistics: `input_bytes`, `output_bytes`, `compression_ratio`, `seconds`, `layers` (a
-    dict each: name, dtype, shape, coding, data_bytes, bytes, bits_per_weight).
+    dict each: name, dtype, shape, coding, data_bytes, bytes, bits_per_weight; none if the file was
+    kept). For a directory, instead of `layers`: `files` (a dict each: source, target, input_bytes,
+    output_bytes, kept), `copied` and `left_out`.
 
     Raises FormatError if the input is not a valid safetensors file, ValueError or TypeError for
     wrong arguments, NotImplementedError for options that are not built yet, OSError from the file
-    system. Nothing is left behind then.
+    system. Nothing is left behind then; `resume` leaves the shards that are finished. PartialError
+    if some files of a directory fail: the others are there, but no index.
     """
     for key, value in (metadata or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
@@ -129,40 +175,93 @@ def encode_checkpoint(
         threads=batch.thread_count(threads),
     )
     path = os.fspath(output) if isinstance(output, (str, os.PathLike)) else None
-    duplicates = path is not None if duplicates is None else duplicates
+    once = not isinstance(input, (str, os.PathLike, Mapping))
+    if duplicates and once:
+        raise ValueError("duplicates=True needs an input that can be read again")
+    if duplicates is None:
+        duplicates = path is not None and not once
+    request = _Request(options, model_name, dict(metadata or {}), duplicates, verbose)
+    if isinstance(input, (str, os.PathLike)) and os.path.isdir(input):
+        if path is None:
+            raise ValueError("the output of a directory is a directory, expected a path")
+        return _encode_directory(os.fspath(input), path, request, all_files, resume, progress)
+    return _encode_file(input, output, request, resume, progress)
+
+
+def _encode_file(
+    input: Any, output: Any, request: _Request, resume: bool, progress: Progress | None
+) -> dict[str, Any]:
+    """Encode anything but a directory; the output and the results of encode_checkpoint."""
     started = time.perf_counter()
+    is_path = isinstance(input, (str, os.PathLike))
     with ExitStack() as stack:
-        header = None
-        input_bytes = 0
-        if isinstance(input, Mapping):
-            if METADATA_KEY in input:
-                raise ValueError(f"a safetensors file has no room for a tensor {METADATA_KEY!r}")
-            tensors = array_tensors(input)
+        target = output
+        if isinstance(output, (str, os.PathLike)):
+            path = os.fspath(output)
+            if is_path and os.path.exists(path):
+                if os.path.samefile(input, path):
+                    raise ValueError(f"output {path!r} is the input itself")
+                if resume and os.path.isfile(path) and _gives_back(path, input, request, progress):
+                    sizes = os.path.getsize(input), os.path.getsize(path)
+                    return _statistics([], *sizes, time.perf_counter() - started, request.verbose)
+            source = stack.enter_context(open_source(input))
+            target = stack.enter_context(publish(path, force=True))
         else:
-            if path is not None and os.path.exists(path) and os.path.samefile(input, path):
-                raise ValueError(f"output {path!r} is the input itself")
-            file = stack.enter_context(SafetensorsFile(input))
-            tensors = [FileTensor(file, entry) for entry in file.tensors]
-            header = file.header.decode("utf-8")
-            input_bytes = file.file_bytes
-        file_metadata = Metadata(
-            wcodec_version=__version__,
-            model_name=model_name,
-            options={"level": level, "block_elements": options.block_elements},
-            metadata=dict(metadata or {}),
-            duplicates=duplicates,
-            source_header=header,
-        )
-        target: Any = output if path is None else stack.enter_context(publish(path, force=True))
+            source = stack.enter_context(open_source(input))
+        metadata = request.metadata_of(source.header)
         rows, output_bytes = encode_tensors(
-            tensors, target, file_metadata, options, verbose, progress
+            source, target, metadata, request.options, request.verbose, progress
         )
     seconds = time.perf_counter() - started
-    return _statistics(rows, input_bytes, output_bytes, seconds, verbose)
+    return _statistics(rows, source.file_bytes, output_bytes, seconds, request.verbose)
+
+
+def _encode_directory(
+    input: str,
+    output: str,
+    request: _Request,
+    all_files: bool,
+    resume: bool,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    started = time.perf_counter()
+
+    def convert(source: str, target: str, progress: Progress | None) -> int:
+        statistics = _encode_file(source, target, request, False, progress)
+        return int(statistics["output_bytes"])
+
+    def matches(source: str, target: str, progress: Progress | None) -> bool:
+        return _gives_back(target, source, request, progress)
+
+    plan = plan_encode(input, all_files=all_files)
+    statistics = convert_directory(plan, output, convert, matches, resume=resume, progress=progress)
+    ratio = statistics["input_bytes"] / statistics["output_bytes"]
+    seconds = time.perf_counter() - started
+    return {**statistics, "compression_ratio": ratio, "seconds": seconds}
+
+
+def _gives_back(path: str, source: Path, request: _Request, progress: Progress | None) -> bool:
+    """Whether the file at `path` was made with the options of the request and decodes to just the
+    bytes of `source`.
+
+    Nothing less would do: fine-tunes of one model agree in names, header and sizes.
+    """
+    with SafetensorsFile(source) as file:
+        expected = request.metadata_of(file.header.decode("utf-8"))
+    try:
+        with Reader(path) as reader:
+            if reader.metadata != expected:
+                return False
+            with Comparison(os.fspath(source)) as comparison:
+                write_safetensors(reader, comparison, request.options.threads, progress)
+            reader.check_file()
+    except (FormatError, DiffersError):
+        return False
+    return True
 
 
 def encode_tensors(
-    tensors: Sequence[Tensor],
+    source: Source,
     target: IO[bytes],
     metadata: Metadata,
     options: EncodeOptions,
@@ -170,11 +269,13 @@ def encode_tensors(
     progress: Progress | None = None,
 ) -> tuple[list[dict[str, Any]], int]:
     """Write a whole container; returns the statistics of each layer, and the size of the file."""
-    targets = find_duplicates(tensors) if metadata.duplicates else {}
-    counter = Counter(progress, sum(tensor.data_bytes for tensor in tensors))
+    targets = {}
+    if metadata.duplicates and isinstance(source.tensors, Sequence):
+        targets = find_duplicates(source.tensors)
+    counter = Counter(progress, source.data_bytes)
     rows = []
     with Writer(target, metadata=metadata) as writer:
-        for tensor in tensors:
+        for tensor in source.tensors:
             if tensor.name in targets:
                 entry = writer.add_reference(_reference_head(tensor, targets[tensor.name]))
                 coding = "reference"
@@ -185,6 +286,8 @@ def encode_tensors(
             rows.append(row)
             if verbose:
                 print(format_row(row), file=sys.stderr)
+            del tensor  # of a stream of arrays one is held at a time
+        source.check_end()
     return rows, writer.file_bytes
 
 
@@ -266,23 +369,35 @@ def _encode_window(
 
 
 class _WindowReader:
-    """The bytes of a tensor, a window at a time; the sample stays for the window that begins with
-    it.
+    """The bytes of a tensor, a window at a time. Each byte is read once: what a window shares with
+    the sample or the window before stays.
     """
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
         self._memory = np.empty(min(tensor.data_bytes, WINDOW_BYTES), dtype=np.uint8)
-        self._start = self._size = 0
+        self._start = self._end = 0  # what is in memory
 
     def get(self, start: int, size: int) -> NDArray[np.uint8]:
-        """Bytes start to start + size of the tensor; valid until the next call."""
-        if not self._start <= start <= start + size <= self._start + self._size:
-            if size > len(self._memory):  # one row band may be half a window larger
-                self._memory = np.empty(size, dtype=np.uint8)
-            self._tensor.read_into(start, self._memory[:size])
-            self._start, self._size = start, size
-        return self._memory[start - self._start : start - self._start + size]
+        """Bytes start to start + size of the tensor, not before those asked for last; valid until
+        the next call.
+        """
+        end = start + size
+        if end > self._end:
+            self._read_on(start, end)
+        return self._memory[start - self._start : end - self._start]
+
+    def _read_on(self, start: int, end: int) -> None:
+        kept = self._memory[start - self._start : self._end - self._start]
+        n_kept, size = len(kept), end - start
+        if size > len(self._memory):  # one row band may be half a window larger
+            memory = np.empty(size, dtype=np.uint8)
+            memory[:n_kept] = kept
+            self._memory = memory
+        else:
+            self._memory[:n_kept] = kept  # numpy minds the overlap
+        self._tensor.read_into(self._end, self._memory[n_kept:size])
+        self._start, self._end = start, end
 
 
 def _reference_head(tensor: Tensor, target: str) -> LayerHead:
@@ -376,7 +491,7 @@ def encode_array(
     options = EncodeOptions(level, 16, DEFAULT_BLOCK_ELEMENTS, True, batch.thread_count(threads))
     tensor = ArrayTensor("weight", array) if dtype is None else _typed_tensor(array, dtype)
     file = io.BytesIO()
-    encode_tensors([tensor], file, Metadata(wcodec_version=__version__), options)
+    encode_tensors(tensor_source([tensor]), file, Metadata(wcodec_version=__version__), options)
     return file.getvalue()
 
 

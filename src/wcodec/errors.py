@@ -7,6 +7,8 @@ through. Every message says what was wrong, where, what was found and what was e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from safetensors import SafetensorError
 
 
@@ -36,3 +38,23 @@ class LimitError(FormatError):
 
 class DeviceError(WcodecError):
     """A device (a GPU, its driver) is missing, refused the work or reported a failure."""
+
+
+class PartialError(WcodecError):
+    """Some files of several could not be converted; the others were.
+
+    `failures` maps the path of each to its error, `n_done` counts those that succeeded.
+    """
+
+    def __init__(self, failures: Mapping[str, Exception], n_done: int) -> None:
+        self.failures = dict(failures)
+        self.n_done = n_done
+        total = n_done + len(self.failures)
+        reasons = "; ".join(f"{path}: {reason(e)}" for path, e in self.failures.items())
+        super().__init__(f"{len(self.failures)} of {total} files failed: {reasons}")
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line, without the name of the file that an OSError repeats."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__

@@ -8,16 +8,18 @@ import time
 from math import prod
 from typing import Any
 
+from wcodec.checkpoint import CheckpointPlan, join, plan_decode
 from wcodec.codec import batch
 from wcodec.container import KIND_REFERENCE, IndexEntry, Reader
 from wcodec.decode import Path, write_safetensors
 from wcodec.dtypes import bits
+from wcodec.errors import PartialError, WcodecError
 from wcodec.limits import ReadLimits
-from wcodec.progress import Progress
+from wcodec.progress import Counter, Progress
 
 
 def info(path: Path, *, limits: ReadLimits | None = None) -> dict[str, Any]:
-    """Describe a wcodec file without reading its layers.
+    """Describe a wcodec file or directory without reading its layers.
 
     Returns `path`, `format_version`, `wcodec_version`, `model_name`, `metadata`, `options`,
     `source` ("safetensors" or None), `file_bytes`, `data_bytes` (decoded), `compression_ratio` (of
@@ -25,8 +27,13 @@ def info(path: Path, *, limits: ReadLimits | None = None) -> dict[str, Any]:
     coding of its blocks beside raw and constant), `data_bytes`, `bytes`, `bits_per_weight` (None
     without weights), `n_blocks`, `duplicate_of` (the layer whose bytes it shares, or None).
 
+    Of a directory: `path`, `file_bytes`, `data_bytes`, `compression_ratio`, `n_layers` of all its
+    shards, and `files`, what was said above about each.
+
     Raises what decode_checkpoint raises.
     """
+    if os.path.isdir(path):
+        return _directory_info(os.fspath(path), limits)
     with Reader(path, limits=limits or ReadLimits()) as reader:
         metadata = reader.metadata
         layers = [_describe(entry) for entry in reader.layers.values()]
@@ -45,6 +52,30 @@ def info(path: Path, *, limits: ReadLimits | None = None) -> dict[str, Any]:
             "n_layers": len(layers),
             "layers": layers,
         }
+
+
+def _directory_info(path: str, limits: ReadLimits | None) -> dict[str, Any]:
+    plan = _sound_plan(path, limits)
+    files = [info(join(path, item.source), limits=limits) for item in plan.shards]
+    file_bytes = sum(file["file_bytes"] for file in files)
+    data_bytes = sum(file["data_bytes"] for file in files)
+    return {
+        "path": path,
+        "file_bytes": file_bytes,
+        "data_bytes": data_bytes,
+        "compression_ratio": data_bytes / file_bytes,
+        "n_layers": sum(file["n_layers"] for file in files),
+        "files": files,
+    }
+
+
+def _sound_plan(path: str, limits: ReadLimits | None) -> CheckpointPlan:
+    """The plan of a wcodec directory; PartialError if some of its shards cannot be opened."""
+    plan = plan_decode(path, limits)
+    if plan.broken:
+        failures = {join(path, shard): error for shard, error in plan.broken.items()}
+        raise PartialError(failures, len(plan.shards) - len(failures))
+    return plan
 
 
 def _describe(entry: IndexEntry) -> dict[str, Any]:
@@ -75,19 +106,54 @@ def verify(
     limits: ReadLimits | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Decode everything in a wcodec file, check every checksum, and keep nothing.
+    """Decode everything in a wcodec file or directory, check every checksum, and keep nothing.
 
     Returns `n_layers`, `n_blocks`, `file_bytes`, `data_bytes`, `seconds`. Raises what
-    decode_checkpoint raises for the first thing that is wrong.
+    decode_checkpoint raises for the first thing that is wrong in a file. Of a directory, its index
+    is checked against the shards, the numbers are sums, `n_files` counts the shards, and
+    PartialError names all of them that are damaged.
     """
     started = time.perf_counter()
-    with Reader(path, limits=limits or ReadLimits()) as reader:
-        write_safetensors(reader, _Nowhere(), batch.thread_count(threads), progress)
+    n_threads = batch.thread_count(threads)
+    limits = limits or ReadLimits()
+    if os.path.isdir(path):
+        found = _verify_directory(os.fspath(path), n_threads, limits, progress)
+    else:
+        found = _verify_file(path, n_threads, limits, progress)
+    return {**found, "seconds": time.perf_counter() - started}
+
+
+def _verify_file(
+    path: Path, threads: int, limits: ReadLimits, progress: Progress | None
+) -> dict[str, Any]:
+    with Reader(path, limits=limits) as reader:
+        write_safetensors(reader, _Nowhere(), threads, progress)
         reader.check_file()
         return {
             "n_layers": len(reader.layers),
             "n_blocks": sum(entry.n_blocks for entry in reader.layers.values()),
             "file_bytes": reader.file_bytes,
             "data_bytes": sum(entry.data_bytes for entry in reader.layers.values()),
-            "seconds": time.perf_counter() - started,
         }
+
+
+def _verify_directory(
+    path: str, threads: int, limits: ReadLimits, progress: Progress | None
+) -> dict[str, Any]:
+    plan = plan_decode(path, limits)
+    counter = Counter(progress, sum(item.n_bytes for item in plan.shards))
+    failures: dict[str, Exception] = {}
+    found = {"n_files": 0, "n_layers": 0, "n_blocks": 0, "file_bytes": 0, "data_bytes": 0}
+    for item in plan.shards:
+        shard = join(path, item.source)
+        try:
+            row = _verify_file(shard, threads, limits, counter.part(item.n_bytes))
+        except (WcodecError, OSError) as error:
+            failures[shard] = error
+            continue
+        found["n_files"] += 1
+        for key, value in row.items():
+            found[key] += value
+    if failures:
+        raise PartialError(failures, found["n_files"])
+    return found

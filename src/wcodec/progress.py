@@ -22,3 +22,22 @@ class Counter:
         self.done += n_bytes
         if self._progress is not None:
             self._progress(self.done, self._total)
+
+    def part(self, size: int) -> Progress:
+        """A Progress for one part of the work, which begins here and counts for `size` bytes,
+        however many it says it has. If a part is begun again, nothing is taken back.
+
+        >>> counter = Counter(lambda done, total: print(done, total), 10)
+        >>> counter.add(4)
+        4 10
+        >>> counter.part(6)(50, 100)
+        7 10
+        """
+        start = self.done
+
+        def progress(done: int, total: int) -> None:
+            now = start + size * done // total if total else start
+            if now > self.done:
+                self.add(now - self.done)
+
+        return progress

@@ -6,12 +6,18 @@ step, so neither an error nor a crash nor a reader at the wrong moment ever show
 Without `force` that step also fails if the name was taken meanwhile: a hard link cannot replace a
 file. What is no regular file (a pipe, a terminal, /dev/null) has nothing to replace and is written
 to as it is.
+
+A process that is killed leaves its temporary file. Its name says for which target it was, and its
+writer holds a lock on it that ends with the process, so the next writer of the target can tell a
+file that nobody writes and removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -24,6 +30,8 @@ from typing import BinaryIO
 # Names of descriptors of this process. They may stand for regular files, which must not be
 # replaced.
 _DESCRIPTOR = re.compile(r"/dev/(?:fd/(\d+)|(stdout)|(stderr))|/proc/self/fd/(\d+)")
+# A hash of the target's name, then a random number.
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.[0-9a-f]{16}\.wcodec\.tmp")
 # What a file system says that has no hard links, or none here.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 
@@ -88,17 +96,68 @@ def _exists(target: Path) -> bool:
     return target.is_symlink() or target.exists()
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is one that publish() is writing, or was when it was killed."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def remove_stale(directory: str | os.PathLike[str], target: str | None = None) -> None:
+    """Remove the temporary files in `directory` that no living process writes, only those for the
+    file name `target` if that is given.
+
+    What cannot be looked at or removed stays; that is no error.
+    """
+    prefix = "." if target is None else _temporary_prefix(target)
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return
+    for name in names:
+        if name.startswith(prefix) and is_temporary(name):
+            _remove_if_stale(Path(directory) / name)
+
+
+def _remove_if_stale(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _temporary_prefix(target: str) -> str:
+    return f".{hashlib.blake2b(os.fsencode(target), digest_size=8).hexdigest()}."
+
+
 @contextmanager
 def _temporary(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """Give a new file beside `target`; it is gone at the end unless it was renamed."""
-    path = target.parent / f".{secrets.token_hex(8)}.wcodec.tmp"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    remove_stale(target.parent, target.name)
+    path, descriptor = _create_locked(target)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield path, file
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+
+
+def _create_locked(target: Path) -> tuple[Path, int]:
+    while True:
+        path = target.parent / f"{_temporary_prefix(target.name)}{secrets.token_hex(8)}.wcodec.tmp"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with contextlib.suppress(OSError):  # without locks none is ever found stale
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:  # else taken for stale before it was locked
+                return path, descriptor
+        except BaseException:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise
+        os.close(descriptor)
 
 
 def _rename_to_new(temporary: Path, target: Path) -> None:

@@ -101,7 +101,9 @@ class SafetensorsFile:
             raise ValueError(f"{self._path} is not a regular file")
         self._file = io.FileIO(self._path)
         try:
-            self.file_bytes = os.fstat(self._file.fileno()).st_size
+            status = os.fstat(self._file.fileno())
+            self.file_bytes = status.st_size
+            self._modified = status.st_mtime_ns
             self.header = self._read_header()
             self._data_offset = LENGTH_BYTES + len(self.header)
             data_bytes = self.file_bytes - self._data_offset
@@ -138,6 +140,15 @@ class SafetensorsFile:
                 f"bytes {start} to {start + len(out)} of {self.data_bytes} in {self._path}"
             )
         self._pread(self._data_offset + start, out.data)
+
+    def check_unchanged(self) -> None:
+        """Raise CorruptError if the file was written to since it was opened: size or time."""
+        status = os.fstat(self._file.fileno())
+        if (status.st_size, status.st_mtime_ns) != (self.file_bytes, self._modified):
+            raise CorruptError(
+                f"{self._path}: changed while it was read: {status.st_size} bytes, "
+                f"{self.file_bytes} at the beginning"
+            )
 
     def _read_header(self) -> bytes:
         if self.file_bytes < LENGTH_BYTES:

@@ -6,19 +6,24 @@ piece, and which of them are equal.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wcodec.dtypes import dtype_name
 from wcodec.safetensors_file import (
+    METADATA_KEY,
     NamedTensor,
     SafetensorsFile,
     TensorEntry,
     canonical_order,
 )
+from wcodec.safetensors_stream import SafetensorsStream
 
 PIECE_BYTES = 8 << 20
 GLANCE_BYTES = 64 << 10
@@ -34,9 +39,9 @@ class Tensor(NamedTensor, Protocol):
 
 
 class FileTensor:
-    """A tensor of a safetensors file."""
+    """A tensor of a safetensors file or stream."""
 
-    def __init__(self, file: SafetensorsFile, entry: TensorEntry) -> None:
+    def __init__(self, file: SafetensorsFile | SafetensorsStream, entry: TensorEntry) -> None:
         self._file = file
         self._start = entry.start
         self.name = entry.name
@@ -75,10 +80,69 @@ class ArrayTensor:
         out[:] = data[start : start + len(out)]
 
 
-def array_tensors(arrays: Mapping[str, NDArray[np.generic]]) -> list[Tensor]:
-    """Tensors of a dict of arrays, in the order in which a safetensors file holds them."""
-    tensors = [ArrayTensor(name, array) for name, array in arrays.items()]
-    return list(canonical_order(tensors))
+@dataclass(frozen=True)
+class Source:
+    """What is to be encoded: `tensors` in order, to be gone through once unless `again`; `header`
+    of the safetensors file and its size, if it is one; the size of all data, 0 while nobody knows.
+
+    `check_end` raises if the source turns out to be wrong once all of it was read.
+    """
+
+    tensors: Iterable[Tensor]
+    header: str | None = None
+    file_bytes: int = 0
+    data_bytes: int = 0
+    again: bool = False
+    check_end: Callable[[], None] = lambda: None
+
+
+@contextmanager
+def open_source(input: Any) -> Iterator[Source]:
+    """Give the Source of the path of a safetensors file, a binary file object that holds one and is
+    read once, a dict of arrays, or an iterable of (name, array).
+
+    Raises FormatError for a file that is not valid, OSError, TypeError for anything else.
+    """
+    if isinstance(input, (str, os.PathLike)):
+        with SafetensorsFile(input) as file:
+            yield _file_source(file, file.check_unchanged, again=True)
+    elif hasattr(input, "read"):
+        stream = SafetensorsStream(input)
+        yield _file_source(stream, stream.check_end, again=False)
+    elif isinstance(input, Mapping):
+        yield tensor_source(canonical_order(map(_array_tensor, input.items())))
+    elif isinstance(input, Iterable):
+        yield Source(map(_array_tensor, input))
+    else:
+        raise TypeError(
+            f"input is {type(input).__name__}, expected a path, a file, a dict of arrays or an "
+            "iterable of (name, array)"
+        )
+
+
+def tensor_source(tensors: Sequence[Tensor]) -> Source:
+    """The Source of tensors in memory."""
+    return Source(tensors, data_bytes=sum(tensor.data_bytes for tensor in tensors), again=True)
+
+
+def _file_source(
+    file: SafetensorsFile | SafetensorsStream, check_end: Callable[[], None], again: bool
+) -> Source:
+    return Source(
+        [FileTensor(file, entry) for entry in file.tensors],
+        file.header.decode("utf-8"),
+        file.file_bytes,
+        file.data_bytes,
+        again,
+        check_end,
+    )
+
+
+def _array_tensor(item: tuple[str, NDArray[np.generic]]) -> ArrayTensor:
+    name, array = item
+    if name == METADATA_KEY:
+        raise ValueError(f"a safetensors file has no room for a tensor {METADATA_KEY!r}")
+    return ArrayTensor(name, array)
 
 
 def find_duplicates(tensors: Sequence[Tensor]) -> dict[str, str]:

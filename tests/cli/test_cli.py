@@ -154,10 +154,10 @@ def test_missing_files(tmp_path):
     check_fails(run("verify", tmp_path / "no.wcodec"), 1, "no.wcodec")
 
 
-def test_directories_are_refused(model, tmp_path):
-    check_fails(run("encode", tmp_path, "-o", "x"), 1, "directory")
+def test_directories_in_the_wrong_place(model, tmp_path):
     check_fails(run("encode", model, "-o", tmp_path / "no" / "x.wcodec"), 1, "directory")
-    check_fails(run("info", tmp_path), 1, "directory")
+    check_fails(run("encode", model, "-f", "-o", tmp_path), 1, "directory")
+    check_fails(run("info", tmp_path), 2, tmp_path, "no .wcodec file")
 
 
 def test_unnamed_output(tmp_path):

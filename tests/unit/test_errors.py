@@ -15,6 +15,7 @@ TREE = {
     "UnsupportedError": errors.FormatError,
     "LimitError": errors.FormatError,
     "DeviceError": errors.WcodecError,
+    "PartialError": errors.WcodecError,
 }
 
 

@@ -284,3 +284,64 @@ def test_no_descriptor_is_left_open(tmp_path):
     with pytest.raises(ValueError, match="stop"), publish(tmp_path / "other"):
         raise ValueError("stop")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+STALE = """
+import os, signal, sys
+from wcodec.publication import publish
+with publish(sys.argv[1]) as file:
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def kill_while_publishing(target: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", STALE, target])
+    assert done.returncode == -9
+
+
+def test_the_next_run_removes_what_a_killed_one_left(tmp_path):
+    for target in ("out", "other", "x\ny"):
+        kill_while_publishing(tmp_path / target)
+    assert len(names(tmp_path)) == 3
+    (tmp_path / "similar.wcodec.tmp").write_bytes(b"")
+    with publish(tmp_path / "out") as file:
+        file.write(b"whole")
+    left = names(tmp_path)
+    assert "out" in left
+    assert len(left) == 4  # those of other targets stay
+    publication.remove_stale(tmp_path)
+    assert names(tmp_path) == ["out", "similar.wcodec.tmp"]
+
+
+def test_what_is_being_written_is_not_stale(tmp_path):
+    with publish(tmp_path / "out", force=True) as first:
+        first.write(b"first")
+        with publish(tmp_path / "out", force=True) as second:
+            second.write(b"second")
+        publication.remove_stale(tmp_path)
+        assert len(names(tmp_path)) == 2
+        assert all(publication.is_temporary(name) for name in names(tmp_path) if name != "out")
+    assert names(tmp_path) == ["out"]
+    assert (tmp_path / "out").read_bytes() == b"first"
+
+
+def test_without_locks_nothing_is_stale(tmp_path, monkeypatch):
+    kill_while_publishing(tmp_path / "out")
+
+    def no_locks(*_args):
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr(publication.fcntl, "flock", no_locks)
+    with publish(tmp_path / "out") as file:
+        file.write(b"whole")
+    assert len(names(tmp_path)) == 2
+
+
+def test_removing_stale_files_where_one_may_not_is_no_error(tmp_path):
+    publication.remove_stale(tmp_path / "no")
+    (tmp_path / ".0123456789abcdef.0123456789abcdef.wcodec.tmp").symlink_to(tmp_path / "precious")
+    (tmp_path / "precious").write_bytes(b"x")
+    publication.remove_stale(tmp_path)
+    assert len(names(tmp_path)) == 2

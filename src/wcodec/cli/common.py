@@ -5,13 +5,14 @@ people.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -22,33 +23,164 @@ force_option = click.option("-f", "--force", is_flag=True, help="Replace an exis
 output_option = click.option("-o", "--output", type=click.Path(), help="Where to write.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+resume_option = click.option(
+    "--resume", is_flag=True, help="Keep outputs that are right already, and go on."
+)
 input_argument = click.argument("input", type=click.Path())
+inputs_argument = click.argument(
+    "inputs", metavar="INPUT...", type=click.Path(), nargs=-1, required=True
+)
+
+PIPE = "-"
 
 
-def choose_output(input: str, output: str | None, from_suffix: str, to_suffix: str) -> str:
-    """The output path: as given, else the input's with another suffix."""
-    if output is not None:
-        return output
-    if not input.endswith(from_suffix):
-        raise click.UsageError(f"{input}: does not end in {from_suffix}; name the output with -o")
-    return input.removesuffix(from_suffix) + to_suffix
+class Job(NamedTuple):
+    """One input and its output: paths, or PIPE."""
+
+    input: str
+    output: str
 
 
-def check_output(input: str, output: str, force: bool) -> None:
-    """Raise before any work if the input is missing, or the output would overwrite something that
-    was not meant.
+def plan_jobs(
+    inputs: tuple[str, ...], output: str | None, from_suffix: str, to_suffix: str, replace: bool
+) -> list[Job]:
+    """What the arguments ask for, checked before any work: patterns expanded, outputs named.
+
+    Raises UsageError, and OSError for inputs that are not there.
     """
-    if not os.path.exists(input):
-        raise FileNotFoundError(2, "no such file", input)
+    inputs = tuple(path for item in inputs for path in _expand(item))
+    if len(inputs) == 1:
+        jobs = [Job(inputs[0], output or _default_output(inputs[0], from_suffix, to_suffix))]
+    else:
+        jobs = _jobs_into(inputs, output, from_suffix, to_suffix)
+    sources: dict[str, str] = {}
+    for job in jobs:
+        if job.output in sources:
+            raise click.UsageError(
+                f"{sources[job.output]} and {job.input} would both become {job.output}"
+            )
+        sources[job.output] = job.input
+        _check_job(job, replace)
+    return jobs
+
+
+def _expand(item: str) -> list[str]:
+    if item == PIPE or os.path.lexists(item) or not glob.has_magic(item):
+        return [item]
+    found = sorted(glob.glob(item))
+    if not found:
+        raise FileNotFoundError(2, "no file matches", item)
+    return found
+
+
+def _jobs_into(
+    inputs: tuple[str, ...], directory: str | None, from_suffix: str, to_suffix: str
+) -> list[Job]:
+    """The jobs of several inputs: each beside its input, or all into one directory."""
+    if PIPE in inputs or directory == PIPE:
+        raise click.UsageError(f"{PIPE}: standard input and output hold one file, not several")
+    outputs = [_default_output(input, from_suffix, to_suffix) for input in inputs]
+    if directory is not None:
+        if not os.path.isdir(directory):
+            raise click.UsageError(f"{directory}: is no directory, expected one for several inputs")
+        outputs = [os.path.join(directory, os.path.basename(output)) for output in outputs]
+    return [Job(*pair) for pair in zip(inputs, outputs, strict=True)]
+
+
+def _default_output(input: str, from_suffix: str, to_suffix: str) -> str:
+    """The input's path with another suffix; a wcodec directory is named DIR.wcodec."""
+    if input == PIPE:
+        return PIPE
+    path, suffix, other = input, from_suffix, to_suffix
     if os.path.isdir(input):
-        raise IsADirectoryError(21, "is a directory, expected a file", input)
-    if os.path.exists(output):
-        if os.path.samefile(input, output):
+        path = os.path.normpath(input)
+        suffix, other = ("", to_suffix) if to_suffix == ".wcodec" else (from_suffix, "")
+        if os.path.basename(path) in ("", ".", ".."):
+            raise click.UsageError(f"{input}: name the output with -o")
+    if not path.endswith(suffix):
+        raise click.UsageError(f"{input}: does not end in {suffix}; name the output with -o")
+    return path.removesuffix(suffix) + other
+
+
+def _check_job(job: Job, replace: bool) -> None:
+    """Raise if the input is missing, or the output would overwrite something that was not meant."""
+    input, output = job
+    if input == PIPE:
+        if sys.stdin.isatty():
+            raise click.UsageError(f"{PIPE}: standard input is a terminal, expected a file")
+    elif not os.path.exists(input):
+        raise FileNotFoundError(2, "no such file", input)
+    if output == PIPE:
+        if os.path.isdir(input):
+            raise click.UsageError(f"{input}: is a directory, which standard output cannot hold")
+        if sys.stdout.isatty():
+            raise click.UsageError(f"{PIPE}: standard output is a terminal; weights are binary")
+    elif os.path.exists(output):
+        if input != PIPE and os.path.samefile(input, output):
             raise click.UsageError(f"{output}: is the input itself")
-        if not force and os.path.isfile(output):
-            raise click.UsageError(f"{output}: exists already; -f replaces it")
+        taken = os.path.isfile(output) or (os.path.isdir(output) and os.listdir(output))
+        if not replace and taken:
+            raise click.UsageError(f"{output}: exists already; -f replaces it, --resume goes on")
     elif not Path(output).absolute().parent.is_dir():
         raise FileNotFoundError(2, "no such directory", str(Path(output).absolute().parent))
+
+
+def run_jobs(
+    jobs: list[Job], work: Callable[[Any, Any], dict[str, Any]]
+) -> list[tuple[Job, dict[str, Any]]]:
+    """Call `work` with the input and output of each job, PIPE replaced by the stream; returns what
+    it returns.
+
+    Of several jobs, those that fail do not keep the others from being done: PartialError then.
+    """
+    from wcodec.errors import PartialError, WcodecError
+
+    done, failures = [], {}
+    for job in jobs:
+        input = sys.stdin.buffer if job.input == PIPE else job.input
+        output = sys.stdout.buffer if job.output == PIPE else job.output
+        try:
+            done.append((job, work(input, output)))
+        except (WcodecError, OSError) as error:
+            if len(jobs) == 1:
+                raise
+            failures[job.input] = error
+        if job.output == PIPE:
+            sys.stdout.buffer.flush()
+    if failures:
+        raise PartialError(failures, len(done))
+    return done
+
+
+def report(
+    done: list[tuple[Job, dict[str, Any]]],
+    as_json: bool,
+    quiet: bool,
+    line: Callable[[dict[str, Any]], str],
+) -> None:
+    """Print the statistics of jobs: as JSON, or a line for each and one for each file left out.
+    Nothing where standard output holds the data.
+    """
+    if any(job.output == PIPE for job, _ in done):
+        return
+    if as_json:
+        documents = [{**job._asdict(), **statistics} for job, statistics in done]
+        print_json(documents[0] if len(documents) == 1 else documents)
+    elif not quiet:
+        for job, statistics in done:
+            click.echo(f"{printable(job.output)}: {line(statistics)}")
+            for path in statistics.get("left_out", ()):
+                click.echo(f"left out: {printable(path)} (--all-files copies it)")
+
+
+def shards_text(statistics: dict[str, Any]) -> str:
+    """How many shards a directory has and how many were kept, or nothing for a file."""
+    if "files" not in statistics:
+        return ""
+    n_files = len(statistics["files"])
+    n_kept = sum(file["kept"] for file in statistics["files"])
+    kept = f" ({n_kept} kept)" if n_kept else ""
+    return f"{n_files} shard{'s' if n_files > 1 else ''}{kept}, "
 
 
 @contextmanager
@@ -82,7 +214,18 @@ def shown_progress(label: str, quiet: bool) -> Iterator[Callable[[int, int], Non
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:  # a path that is no UTF-8
+            text = json.dumps(value, indent=2)
+    click.echo(text)
+
+
+def printable(text: str) -> str:
+    """Text from a file as it may be shown on a terminal: control characters escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def gigabytes_per_second(n_bytes: int, seconds: float) -> str:

@@ -3,48 +3,61 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from wcodec.cli import common
 
 
 @click.command(name="decode")
-@common.input_argument
+@common.inputs_argument
 @common.output_option
 @common.force_option
 @common.threads_option
 @click.option("--device", default="cpu", show_default=True, help="Where to decode.")
 @click.option("--use-gpu", is_flag=True, help="Decode on the GPU.")
+@common.resume_option
 @common.quiet_option
 @common.json_option
 def command(
-    input: str,
+    inputs: tuple[str, ...],
     output: str | None,
     force: bool,
     threads: int | None,
     device: str,
     use_gpu: bool,
+    resume: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Decode a wcodec file into the safetensors file it was made of (INPUT with .safetensors by
-    default).
+    """Decode wcodec files or directories into what they were made of, byte for byte.
 
-    The result is byte for byte the file that was encoded. It appears whole or not at all.
+    By default model.wcodec becomes model.safetensors and DIR.wcodec becomes DIR; -o names another
+    output, and for several inputs the directory of all outputs. "-" is standard input or output.
+
+    An output file appears whole or not at all. Exit code 3 if some files failed.
     """
-    output = common.choose_output(input, output, ".wcodec", ".safetensors")
-    common.check_output(input, output, force)
+    jobs = common.plan_jobs(inputs, output, ".wcodec", ".safetensors", force or resume)
     from wcodec.decode import decode_checkpoint
 
-    with common.shown_progress("decoding", quiet or as_json) as progress:
-        statistics = decode_checkpoint(
-            input, output, device=device, use_gpu=use_gpu, threads=threads, progress=progress
-        )
-    if as_json:
-        common.print_json({"input": input, "output": output, **statistics})
-    elif not quiet:
-        speed = common.gigabytes_per_second(statistics["output_bytes"], statistics["seconds"])
-        click.echo(
-            f"{output}: {common.size_text(statistics['output_bytes'])}, "
-            f"{statistics['n_layers']} layers, {speed}"
-        )
+    def work(input: Any, output: Any) -> dict[str, Any]:
+        with common.shown_progress("decoding", quiet or as_json) as progress:
+            return decode_checkpoint(
+                input,
+                output,
+                device=device,
+                use_gpu=use_gpu,
+                threads=threads,
+                resume=resume,
+                progress=progress,
+            )
+
+    common.report(common.run_jobs(jobs, work), as_json, quiet, _line)
+
+
+def _line(statistics: dict[str, Any]) -> str:
+    speed = common.gigabytes_per_second(statistics["output_bytes"], statistics["seconds"])
+    layers = f"{statistics['n_layers']} layers, " if "n_layers" in statistics else ""
+    size = common.size_text(statistics["output_bytes"])
+    return f"{common.shards_text(statistics)}{size}, {layers}{speed}"

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from wcodec.cli import common
 
 
 @click.command(name="encode")
-@common.input_argument
+@common.inputs_argument
 @common.output_option
 @common.force_option
 @common.threads_option
@@ -20,11 +22,13 @@ from wcodec.cli import common
 @click.option("--quant-type", help="Quantise first (lossy).")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="User metadata; repeatable.")
 @click.option("--verify/--no-verify", default=True, help="Decode each block again and compare.")
+@click.option("--all-files", is_flag=True, help="Of a directory, copy redundant weight files, too.")
+@common.resume_option
 @click.option("-v", "--verbose", is_flag=True, help="Print a line a layer.")
 @common.quiet_option
 @common.json_option
 def command(
-    input: str,
+    inputs: tuple[str, ...],
     output: str | None,
     force: bool,
     threads: int | None,
@@ -35,42 +39,55 @@ def command(
     quant_type: str | None,
     metadata: tuple[str, ...],
     verify: bool,
+    all_files: bool,
+    resume: bool,
     verbose: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Encode a safetensors file into a wcodec file (INPUT with .wcodec by default).
+    """Encode safetensors files into wcodec files, or directories of them into wcodec directories.
 
-    The input stays. The output appears whole or not at all.
+    By default model.safetensors becomes model.wcodec and DIR becomes DIR.wcodec; -o names another
+    output, and for several inputs the directory of all outputs. Of a directory, all safetensors
+    files are encoded, the index of shards is rewritten, and other files are copied, except weights
+    in other formats (pytorch_model*.bin, *.gguf, *.onnx, *.msgpack, *.h5). "-" is standard input
+    or output.
+
+    The inputs stay. An output file appears whole or not at all. Exit code 3 if some files failed.
     """
-    output = common.choose_output(input, output, ".safetensors", ".wcodec")
-    common.check_output(input, output, force)
+    jobs = common.plan_jobs(inputs, output, ".safetensors", ".wcodec", force or resume)
+    user_metadata = _parse_metadata(metadata)
     from wcodec.encode import encode_checkpoint
 
-    with common.shown_progress("encoding", quiet or as_json or verbose) as progress:
-        statistics = encode_checkpoint(
-            input,
-            output,
-            level=level,
-            tile_size=tile_size,
-            block_elements=block_elements,
-            model_name=model_name,
-            quant_type=quant_type,
-            metadata=_parse_metadata(metadata),
-            threads=threads,
-            verify=verify,
-            verbose=verbose,
-            progress=progress,
-        )
-    if as_json:
-        common.print_json({"input": input, "output": output, **statistics})
-    elif not quiet:
-        speed = common.gigabytes_per_second(statistics["input_bytes"], statistics["seconds"])
-        click.echo(
-            f"{output}: {common.size_text(statistics['input_bytes'])} -> "
-            f"{common.size_text(statistics['output_bytes'])}, "
-            f"ratio {statistics['compression_ratio']:.3f}, {speed}"
-        )
+    def work(input: Any, output: Any) -> dict[str, Any]:
+        with common.shown_progress("encoding", quiet or as_json or verbose) as progress:
+            return encode_checkpoint(
+                input,
+                output,
+                level=level,
+                tile_size=tile_size,
+                block_elements=block_elements,
+                model_name=model_name,
+                quant_type=quant_type,
+                metadata=user_metadata,
+                threads=threads,
+                verify=verify,
+                all_files=all_files,
+                resume=resume,
+                verbose=verbose,
+                progress=progress,
+            )
+
+    common.report(common.run_jobs(jobs, work), as_json, quiet, _line)
+
+
+def _line(statistics: dict[str, Any]) -> str:
+    speed = common.gigabytes_per_second(statistics["input_bytes"], statistics["seconds"])
+    return (
+        f"{common.shards_text(statistics)}{common.size_text(statistics['input_bytes'])} -> "
+        f"{common.size_text(statistics['output_bytes'])}, "
+        f"ratio {statistics['compression_ratio']:.3f}, {speed}"
+    )
 
 
 def _parse_metadata(items: tuple[str, ...]) -> dict[str, str]:

@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wcodec.cli import common
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @click.command(name="info")
 @common.input_argument
 @common.json_option
 def command(input: str, as_json: bool) -> None:
-    """Show what is in a wcodec file: its layers, codings and sizes. Reads the header and the index
-    only.
+    """Show what is in a wcodec file or directory: its layers, codings and sizes. Reads headers and
+    indexes only.
     """
     from wcodec.inspection import info
 
@@ -23,22 +26,38 @@ def command(input: str, as_json: bool) -> None:
     if as_json:
         common.print_json(found)
     else:
-        _print_table(found)
+        _print(found)
 
 
-def _print_table(found: dict[str, Any]) -> None:
+def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:  # a file or a pipe has no width to fit
         console = Console(highlight=False, markup=False, width=10_000)
-    name = f" ({found['model_name']})" if found["model_name"] else ""
+    for file in found.get("files", [found]):
+        _print_file(console, file)
+    if "files" in found:
+        console.print(
+            f"{common.printable(found['path'])}: {len(found['files'])} shards, {_totals(found)}",
+            soft_wrap=True,
+        )
+
+
+def _totals(found: dict[str, Any]) -> str:
+    return (
+        f"{found['n_layers']} layers, {common.size_text(found['data_bytes'])} in "
+        f"{common.size_text(found['file_bytes'])}, ratio {found['compression_ratio']:.3f}"
+    )
+
+
+def _print_file(console: Console, found: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    name = f" ({common.printable(found['model_name'])})" if found["model_name"] else ""
+    path = common.printable(found["path"])
     console.print(
-        f"{found['path']}{name}: format {found['format_version']}, {found['n_layers']} layers, "
-        f"{common.size_text(found['data_bytes'])} in {common.size_text(found['file_bytes'])}, "
-        f"ratio {found['compression_ratio']:.3f}",
-        soft_wrap=True,
+        f"{path}{name}: format {found['format_version']}, {_totals(found)}", soft_wrap=True
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("layer", "dtype", "shape", "coding"):
@@ -47,8 +66,8 @@ def _print_table(found: dict[str, Any]) -> None:
         table.add_column(heading, justify="right")
     for layer in found["layers"]:
         table.add_row(
-            printable(layer["name"]),
-            printable(layer["dtype"]),
+            common.printable(layer["name"]),
+            common.printable(layer["dtype"]),
             "x".join(map(str, layer["shape"])) or "scalar",
             layer["family"],
             str(layer["bytes"]),
@@ -56,8 +75,3 @@ def _print_table(found: dict[str, Any]) -> None:
             f"{layer['data_bytes'] / layer['bytes']:.3f}",
         )
     console.print(table)
-
-
-def printable(text: str) -> str:
-    """Text from a file as it may be shown on a terminal: control characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`wcodec`: the group of subcommands, and how errors become one line and an exit code.
 
-Exit codes: 0 done; 1 the data or the system said no; 2 the call was wrong; 130 interrupted.
+Exit codes: 0 done; 1 the data or the system said no; 2 the call was wrong; 3 some of several files
+failed; 130 interrupted.
 Subcommands are imported when they are called, so that `wcodec --version` is quick.
 """
 
@@ -16,13 +17,13 @@ import click
 from wcodec._version import __version__
 
 COMMANDS = {
-    "encode": "Encode a safetensors file into a wcodec file.",
-    "decode": "Decode a wcodec file into the safetensors file it was made of.",
-    "info": "Show what is in a wcodec file.",
-    "verify": "Decode wcodec files without writing and check every checksum.",
+    "encode": "Encode safetensors files or directories of them.",
+    "decode": "Decode wcodec files or directories into what they were made of.",
+    "info": "Show what is in a wcodec file or directory.",
+    "verify": "Decode without writing and check every checksum.",
 }
 
-EXIT_DATA, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_DATA, EXIT_USAGE, EXIT_PARTIAL, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
 class _Commands(click.Group):
@@ -79,7 +80,7 @@ def run(args: list[str] | None = None) -> int:
 
 
 def _explain(error: Exception) -> tuple[str, int]:
-    from wcodec.errors import WcodecError
+    from wcodec.errors import PartialError, WcodecError
 
     if isinstance(error, OSError):
         name = "" if error.filename is None else f"{error.filename}: "
@@ -87,6 +88,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         return f"{name}{error.strerror or error}", code
     if isinstance(error, MemoryError):
         return "out of memory", EXIT_DATA
+    if isinstance(error, PartialError):
+        return str(error), EXIT_PARTIAL if error.n_done else EXIT_DATA
     if isinstance(error, WcodecError):
         return str(error), EXIT_DATA
     if isinstance(error, (ValueError, TypeError, NotImplementedError)):

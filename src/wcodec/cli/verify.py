@@ -9,14 +9,14 @@ from wcodec.cli import common
 
 
 @click.command(name="verify")
-@click.argument("inputs", metavar="INPUT...", type=click.Path(), nargs=-1, required=True)
+@common.inputs_argument
 @common.threads_option
 @common.quiet_option
 @common.json_option
 def command(inputs: tuple[str, ...], threads: int | None, quiet: bool, as_json: bool) -> int:
-    """Decode wcodec files without writing and check every checksum.
+    """Decode wcodec files or directories without writing and check every checksum.
 
-    Exit code 0 if all files are sound, 1 if any is not.
+    Exit code 0 if all of them are sound, 1 if any is not.
     """
     from wcodec.errors import WcodecError
     from wcodec.inspection import verify
@@ -27,7 +27,7 @@ def command(inputs: tuple[str, ...], threads: int | None, quiet: bool, as_json: 
             try:
                 result = {"path": input, "ok": True}
                 result.update(verify(input, threads=threads, progress=progress))
-            except (WcodecError, OSError) as error:
+            except (WcodecError, OSError, ValueError) as error:
                 result = {"path": input, "ok": False, "error": " ".join(str(error).split())}
         results.append(result)
         if as_json:
@@ -35,7 +35,8 @@ def command(inputs: tuple[str, ...], threads: int | None, quiet: bool, as_json: 
         if not result["ok"]:
             click.echo(f"wcodec: {input}: {result['error']}", err=True)
         elif not quiet:
-            click.echo(f"{input}: ok, {result['n_layers']} layers, {result['n_blocks']} blocks")
+            layers = f"{result['n_layers']} layers, {result['n_blocks']} blocks"
+            click.echo(f"{common.printable(input)}: ok, {layers}")
     if as_json:
         common.print_json(results)
     return 0 if all(result["ok"] for result in results) else 1

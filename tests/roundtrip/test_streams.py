@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sources that are read once: safetensors files through a pipe, and arrays one at a time."""
+
+import gc
+import io
+import subprocess
+import sys
+import weakref
+
+import numpy as np
+import pytest
+from safetensors.numpy import save, save_file
+from support.arrays import gaussian, same_bytes
+from support.pipes import Pipe, Sink
+
+import wcodec
+from wcodec import CorruptError, TruncatedError
+
+TENSORS = {
+    "a": gaussian("F32", 300_000).reshape(600, 500),
+    "b": np.arange(70_000),
+    "empty": np.zeros((0, 3), np.float16),
+    "scalar": np.array(2.5),
+    "again": gaussian("F32", 300_000).reshape(500, 600),
+}
+
+
+@pytest.mark.parametrize("at_once", [1 << 30, 1009])
+def test_a_file_through_a_pipe(tmp_path, at_once):
+    data = save(TENSORS)
+    sink = Sink()
+    statistics = wcodec.encode_checkpoint(Pipe(data, at_once), sink)
+    assert statistics["input_bytes"] == len(data)
+    restored = Sink()
+    wcodec.decode_checkpoint(Pipe(bytes(sink.data)), restored)
+    assert restored.data == data
+    wcodec.encode_checkpoint(Pipe(data, at_once), tmp_path / "out.wcodec")
+    assert (tmp_path / "out.wcodec").read_bytes() == sink.data
+    (tmp_path / "a.safetensors").write_bytes(data)
+    wcodec.encode_checkpoint(tmp_path / "a.safetensors", tmp_path / "b", duplicates=False)
+    assert (tmp_path / "b").read_bytes() == sink.data
+
+
+def test_a_tensor_of_several_windows_through_a_pipe(tmp_path):
+    """Windows of whole row bands are larger or smaller than the sample that they begin with."""
+    for shape in ((9_999, 2_003), (30, 700_001), (21_000_001,)):
+        tensors = {"w": gaussian("F32", int(np.prod(shape))).reshape(shape)}
+        save_file(tensors, tmp_path / "a")
+        wcodec.encode_checkpoint(tmp_path / "a", tmp_path / "b", duplicates=False)
+        with (tmp_path / "a").open("rb") as file:
+            wcodec.encode_checkpoint(Pipe(file.read(), 1 << 20), tmp_path / "c")
+        assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+
+
+def test_streams_that_are_no_safetensors_file(tmp_path):
+    data = save({"a": TENSORS["a"]})
+    output = tmp_path / "out"
+    for wrong, kind, words in (
+        (b"", TruncatedError, "ends after 0 of 8 bytes"),
+        (data[:50], TruncatedError, "header"),
+        (data[:-1], TruncatedError, "ends at byte 1199999 of its data, which has 1200000"),
+        (data + b"x", CorruptError, "goes on"),
+        (b"\xff" * 100, wcodec.LimitError, "header"),
+        (b"\x02" + bytes(7) + b"[]", CorruptError, "header"),
+    ):
+        with pytest.raises(kind, match=words):
+            wcodec.encode_checkpoint(Pipe(wrong), output)
+        assert not output.exists()
+    with pytest.raises(ValueError, match="read again"):
+        wcodec.encode_checkpoint(Pipe(data), output, duplicates=True)
+    with pytest.raises(TypeError, match="int"):
+        wcodec.encode_checkpoint(3, output)
+
+
+def test_an_iterator_of_arrays(tmp_path):
+    wcodec.encode_checkpoint(iter(TENSORS.items()), tmp_path / "out", metadata={"k": "v"})
+    found = wcodec.decode_checkpoint(tmp_path / "out")
+    assert list(found) == list(TENSORS)
+    assert all(same_bytes(found[name], TENSORS[name]) for name in TENSORS)
+    wcodec.decode_checkpoint(tmp_path / "out", tmp_path / "file")
+    wcodec.encode_checkpoint(TENSORS, tmp_path / "dict", metadata={"k": "v"})
+    wcodec.decode_checkpoint(tmp_path / "dict", tmp_path / "same")
+    assert (tmp_path / "file").read_bytes() == (tmp_path / "same").read_bytes()
+
+
+def test_iterators_that_cannot_be_encoded(tmp_path):
+    w = TENSORS["b"]
+    for items, kind, words in (
+        ([("a", w), ("a", w)], ValueError, "already"),
+        ([("__metadata__", w)], ValueError, "__metadata__"),
+        ([("a", [1, 2])], TypeError, "list"),
+        ([3], TypeError, "int"),
+    ):
+        with pytest.raises(kind, match=words):
+            wcodec.encode_checkpoint(iter(items), tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+def test_of_an_iterator_one_array_is_held_at_a_time():
+    made = []
+
+    def arrays():
+        for i in range(5):
+            gc.collect()
+            assert all(reference() is None for reference in made)
+            array = np.full(1000, i, np.float32)
+            made.append(weakref.ref(array))
+            yield f"layer {i}", array
+            del array
+
+    wcodec.encode_checkpoint(arrays(), io.BytesIO())
+
+
+def test_pipes_on_the_command_line(tmp_path):
+    data = save(TENSORS)
+    (tmp_path / "a").write_bytes(data)
+    encode, decode = ([sys.executable, "-m", "wcodec", name] for name in ("encode", "decode"))
+
+    def run(args, input=b"", code=0):
+        done = subprocess.run(args, input=input, capture_output=True, timeout=60)
+        assert done.returncode == code, done.stderr
+        return done.stderr if code else done.stdout
+
+    encoded = run([*encode, "-", "-o", "-"], data)
+    assert run([*encode, "-"], data) == encoded
+    assert run([*encode, tmp_path / "a", "-o", "-"]) == encoded
+    assert run([*decode, "-"], encoded) == data
+    assert b"5 layers" in run([*decode, "-", "-o", tmp_path / "b"], encoded)
+    assert (tmp_path / "b").read_bytes() == data
+    assert b"several" in run([*encode, "-", tmp_path / "a"], data, code=2)
+    assert b"directory" in run([*encode, tmp_path, "-o", "-"], code=2)
+    assert b"header" in run([*encode, "-"], b"nonsense", code=1)
+    code = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    on_terminal = [sys.executable, "-c", code, *encode, tmp_path / "a", "-o", "-"]
+    done = subprocess.run(on_terminal, capture_output=True, timeout=60)
+    assert done.returncode == 2
+    assert b"standard output is a terminal" in done.stdout
