@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -26,9 +27,11 @@ def info(path: Path, *, limits: ReadLimits | None = None) -> dict[str, Any]:
     these two), `n_layers`, and `layers`: a dict each with `name`, `dtype`, `shape`, `family` (the
     coding of its blocks beside raw and constant), `data_bytes`, `bytes`, `bits_per_weight` (None
     without weights), `n_blocks`, `duplicate_of` (the layer whose bytes it shares, or None).
+    `dtypes` sums up the layers of each dtype: `dtype`, `n_layers`, `n_weights`, `data_bytes`,
+    `bytes`, `bits_per_weight`.
 
-    Of a directory: `path`, `file_bytes`, `data_bytes`, `compression_ratio`, `n_layers` of all its
-    shards, and `files`, what was said above about each.
+    Of a directory: `path`, `file_bytes`, `data_bytes`, `compression_ratio`, `n_layers` and `dtypes`
+    of all its shards, and `files`, what was said above about each.
 
     Raises what decode_checkpoint raises.
     """
@@ -50,6 +53,7 @@ def info(path: Path, *, limits: ReadLimits | None = None) -> dict[str, Any]:
             "data_bytes": data_bytes,
             "compression_ratio": data_bytes / reader.file_bytes,
             "n_layers": len(layers),
+            "dtypes": _totals(layers),
             "layers": layers,
         }
 
@@ -65,8 +69,31 @@ def _directory_info(path: str, limits: ReadLimits | None) -> dict[str, Any]:
         "data_bytes": data_bytes,
         "compression_ratio": data_bytes / file_bytes,
         "n_layers": sum(file["n_layers"] for file in files),
+        "dtypes": _totals([layer for file in files for layer in file["layers"]]),
         "files": files,
     }
+
+
+def _totals(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The sums of each dtype, the largest first."""
+    totals: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        total = totals.setdefault(
+            layer["dtype"],
+            {"dtype": layer["dtype"], "n_layers": 0, "n_weights": 0, "data_bytes": 0, "bytes": 0},
+        )
+        total["n_layers"] += 1
+        total["n_weights"] += _n_weights(layer["dtype"], layer["shape"], layer["data_bytes"])
+        total["data_bytes"] += layer["data_bytes"]
+        total["bytes"] += layer["bytes"]
+    for total in totals.values():
+        n_weights = total["n_weights"]
+        total["bits_per_weight"] = 8 * total["bytes"] / n_weights if n_weights else None
+    return sorted(totals.values(), key=lambda total: -total["bytes"])
+
+
+def _n_weights(dtype: str, shape: Sequence[int], data_bytes: int) -> int:
+    return prod(shape) if bits(dtype) else data_bytes
 
 
 def _sound_plan(path: str, limits: ReadLimits | None) -> CheckpointPlan:
@@ -79,7 +106,7 @@ def _sound_plan(path: str, limits: ReadLimits | None) -> CheckpointPlan:
 
 
 def _describe(entry: IndexEntry) -> dict[str, Any]:
-    n_weights = prod(entry.shape) if bits(entry.dtype) else entry.data_bytes
+    n_weights = _n_weights(entry.dtype, entry.shape, entry.data_bytes)
     reference = entry.kind == KIND_REFERENCE
     return {
         "name": entry.name,

@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from support.arrays import gaussian
+
+import wcodec
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,8 +115,54 @@ def test_info_shows_every_layer(model, tmp_path):
     run("encode", model)
     done = run("info", tmp_path / "model.wcodec")
     assert done.returncode == 0
-    for text in ("a.weight", "400x300", "rans16", "reference", "scalar", "format 0.1", "6 layers"):
+    for text in ("400x300", "rans16", "reference", "scalar", "format 0.1", "6 layers"):
         assert text in done.stdout
+    lines = [line.split() for line in done.stdout.splitlines()]
+    for words in (["a", "2", "layers"], ["weight", "F32"], ["bias", "F16"], ["tokens", "I64"]):
+        assert any(line[: len(words)] == words for line in lines)
+    totals = [line[:2] for line in lines[-4:]]
+    assert sorted(totals) == [["F16", "1"], ["F32", "4"], ["I64", "1"], ["dtype", "layers"]]
+
+
+def test_info_in_order_and_in_part(model, tmp_path):
+    run("encode", model)
+    path = tmp_path / "model.wcodec"
+
+    def names(*options) -> list[str]:
+        listed = [line.split() for line in run("info", path, *options).stdout.splitlines()[3:-5]]
+        found = json.loads(run("info", path, "--json", *options).stdout)
+        assert [line[0] for line in listed] == [layer["name"] for layer in found["layers"]]
+        assert found["n_layers"] == 6
+        return [line[0] for line in listed]
+
+    assert names("--sort", "name") == sorted(names("--sort", "bytes"))
+    assert names("--sort", "bytes")[0] == "a.weight"
+    assert names("--sort", "ratio")[0] == "tied"
+    assert names("--sort", "bits", "--filter", "a.*") == ["a.weight", "a.bias"]
+    assert names("--sort", "name", "--filter", "t*d", "--filter", "scale") == ["scale", "tied"]
+    assert "6 layers" in run("info", path, "--filter", "nothing").stdout
+    check_fails(run("info", path, "--sort", "age"), 2, "age")
+
+
+def test_info_of_many_layers_is_quick(tmp_path):
+    one = np.ones(1, np.float32)
+    path = tmp_path / "many.wcodec"
+    names = (f"layers.{i // 9}.{'abcdefghi'[i % 9]}" for i in range(20_000))
+    wcodec.encode_checkpoint(((name, one) for name in names), path)
+    started = time.perf_counter()
+    done = run("info", path)
+    assert time.perf_counter() - started < 3
+    assert len(done.stdout.splitlines()) == 1 + 2 + 1 + 2223 + 20_000 + 1 + 2
+
+
+def test_info_of_hostile_names(tmp_path):
+    one = np.ones(1, np.float32)
+    names = ["", ".", "a", "a.b", "a.b.", "." * 5000, "\x1b[31m", "x\ny"]
+    wcodec.encode_checkpoint(dict.fromkeys(names, one), tmp_path / "odd.wcodec")
+    done = run("info", tmp_path / "odd.wcodec")
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout
+    assert sum(" F32 " in line for line in done.stdout.splitlines()) == len(names)
 
 
 def test_verbose_prints_a_line_a_layer_to_stderr(model):

@@ -180,7 +180,12 @@ def shards_text(statistics: dict[str, Any]) -> str:
     n_files = len(statistics["files"])
     n_kept = sum(file["kept"] for file in statistics["files"])
     kept = f" ({n_kept} kept)" if n_kept else ""
-    return f"{n_files} shard{'s' if n_files > 1 else ''}{kept}, "
+    return f"{count(n_files, 'shard')}{kept}, "
+
+
+def count(n: int, thing: str) -> str:
+    """A number of things: "1 shard", "2 shards"."""
+    return f"{n} {thing}{'' if n == 1 else 's'}"
 
 
 @contextmanager

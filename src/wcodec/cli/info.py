@@ -3,45 +3,61 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from wcodec.cli import common
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from wcodec.cli import common, layer_table
 
 
 @click.command(name="info")
 @common.input_argument
+@click.option(
+    "--sort",
+    "order",
+    type=click.Choice(list(layer_table.ORDERS)),
+    help="List the layers in this order instead of as a tree; the largest first.",
+)
+@click.option(
+    "--filter",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only layers whose name matches, as in '*.mlp.*'; repeatable.",
+)
 @common.json_option
-def command(input: str, as_json: bool) -> None:
-    """Show what is in a wcodec file or directory: its layers, codings and sizes. Reads headers and
-    indexes only.
+def command(input: str, order: str | None, patterns: tuple[str, ...], as_json: bool) -> None:
+    """Show what is in a wcodec file or directory: its layers as a tree, their codings and sizes.
+
+    Reads headers and indexes only. Totals are those of the whole file.
     """
     from wcodec.inspection import info
 
     found = info(input)
+    for file in found.get("files", [found]):
+        file["layers"] = layer_table.select(file["layers"], patterns, order)
     if as_json:
         common.print_json(found)
     else:
-        _print(found)
+        click.echo("\n".join(_lines(found, order is not None)))
 
 
-def _print(found: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:  # a file or a pipe has no width to fit
-        console = Console(highlight=False, markup=False, width=10_000)
+def _lines(found: dict[str, Any], flat: bool) -> list[str]:
+    lines = []
     for file in found.get("files", [found]):
-        _print_file(console, file)
+        name = f" ({common.printable(file['model_name'])})" if file["model_name"] else ""
+        path = common.printable(file["path"])
+        lines.append(f"{path}{name}: format {file['format_version']}, {_totals(file)}")
+        if file["layers"]:
+            lines.append("")
+            lines.extend(
+                (layer_table.list_lines if flat else layer_table.tree_lines)(file["layers"])
+            )
+            lines.append("")
     if "files" in found:
-        console.print(
-            f"{common.printable(found['path'])}: {len(found['files'])} shards, {_totals(found)}",
-            soft_wrap=True,
-        )
+        path = common.printable(found["path"])
+        lines += [f"{path}: {common.count(len(found['files']), 'shard')}, {_totals(found)}", ""]
+    return [*lines, *layer_table.total_lines(found["dtypes"])]
 
 
 def _totals(found: dict[str, Any]) -> str:
@@ -49,29 +65,3 @@ def _totals(found: dict[str, Any]) -> str:
         f"{found['n_layers']} layers, {common.size_text(found['data_bytes'])} in "
         f"{common.size_text(found['file_bytes'])}, ratio {found['compression_ratio']:.3f}"
     )
-
-
-def _print_file(console: Console, found: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    name = f" ({common.printable(found['model_name'])})" if found["model_name"] else ""
-    path = common.printable(found["path"])
-    console.print(
-        f"{path}{name}: format {found['format_version']}, {_totals(found)}", soft_wrap=True
-    )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("layer", "dtype", "shape", "coding"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("bytes", "bits a weight", "ratio"):
-        table.add_column(heading, justify="right")
-    for layer in found["layers"]:
-        table.add_row(
-            common.printable(layer["name"]),
-            common.printable(layer["dtype"]),
-            "x".join(map(str, layer["shape"])) or "scalar",
-            layer["family"],
-            str(layer["bytes"]),
-            "" if layer["bits_per_weight"] is None else f"{layer['bits_per_weight']:.3f}",
-            f"{layer['data_bytes'] / layer['bytes']:.3f}",
-        )
-    console.print(table)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers for people, as `wcodec info` prints them: a tree by the parts of their names, or a list;
+and the totals of each dtype. Plain text: 100,000 layers take less than a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from wcodec.cli.common import printable
+
+Layer = dict[str, Any]
+Row = tuple[str, ...]
+
+SEPARATOR = "."
+MAX_DEPTH = 32  # a hostile name may consist of separators
+HEADINGS = ("layer", "dtype", "shape", "coding", "bytes", "bits a weight", "ratio")
+N_TEXT_COLUMNS = 4  # these are flush left, numbers flush right
+TOTAL_HEADINGS = ("dtype", "layers", "bytes", "bits a weight", "ratio")
+
+# The key of each order; the largest comes first, except for names.
+ORDERS: dict[str, Callable[[Layer], Any]] = {
+    "name": lambda layer: layer["name"],
+    "bytes": lambda layer: -layer["bytes"],
+    "ratio": lambda layer: -layer["data_bytes"] / layer["bytes"],
+    "bits": lambda layer: -(layer["bits_per_weight"] or 0),
+}
+
+
+@dataclass
+class _Node:
+    children: dict[str, _Node] = field(default_factory=dict)
+    layer: Layer | None = None
+    n_layers: int = 0
+    data_bytes: int = 0
+    bytes: int = 0
+
+
+def select(layers: list[Layer], patterns: tuple[str, ...], order: str | None) -> list[Layer]:
+    """The layers whose name matches a shell pattern, all if there is none; in an order of ORDERS,
+    or as they are.
+    """
+    if patterns:
+        layers = [layer for layer in layers if any(fnmatchcase(layer["name"], p) for p in patterns)]
+    return layers if order is None else sorted(layers, key=ORDERS[order])
+
+
+def list_lines(layers: Iterable[Layer]) -> Iterator[str]:
+    """A table with a line a layer."""
+    return _table(HEADINGS, [_row(printable(layer["name"]), layer) for layer in layers])
+
+
+def tree_lines(layers: Iterable[Layer]) -> Iterator[str]:
+    """A table with a line a layer and one, with sums, for each prefix that several layers share."""
+    root = _Node()
+    for layer in layers:
+        node = root
+        _count(node, layer)
+        for part in layer["name"].split(SEPARATOR, MAX_DEPTH):
+            node = node.children.setdefault(part, _Node())
+            _count(node, layer)
+        node.layer = layer
+    return _table(HEADINGS, [row for name in root.children for row in _rows(root, name, 0)])
+
+
+def _count(node: _Node, layer: Layer) -> None:
+    node.n_layers += 1
+    node.data_bytes += layer["data_bytes"]
+    node.bytes += layer["bytes"]
+
+
+def _rows(parent: _Node, name: str, depth: int) -> Iterator[Row]:
+    node = parent.children[name]
+    while node.layer is None and len(node.children) == 1:
+        (part,) = node.children
+        name, node = name + SEPARATOR + part, node.children[part]
+    label = "  " * depth + printable(name)
+    if node.layer is not None:
+        yield _row(label, node.layer)
+    if node.children:
+        if node.layer is None:
+            ratio = f"{node.data_bytes / node.bytes:.3f}"
+            yield (label, "", "", f"{node.n_layers} layers", str(node.bytes), "", ratio)
+        for child in node.children:
+            yield from _rows(node, child, depth + 1)
+
+
+def _row(label: str, layer: Layer) -> Row:
+    return (
+        label,
+        printable(layer["dtype"]),
+        "x".join(map(str, layer["shape"])) or "scalar",
+        layer["family"],
+        str(layer["bytes"]),
+        _bits(layer["bits_per_weight"]),
+        f"{layer['data_bytes'] / layer['bytes']:.3f}",
+    )
+
+
+def total_lines(totals: list[dict[str, Any]]) -> Iterator[str]:
+    """A table of the totals of info(), a line a dtype."""
+    rows = [
+        (
+            printable(total["dtype"]),
+            str(total["n_layers"]),
+            str(total["bytes"]),
+            _bits(total["bits_per_weight"]),
+            f"{total['data_bytes'] / total['bytes']:.3f}",
+        )
+        for total in totals
+    ]
+    return _table(TOTAL_HEADINGS, rows, n_text_columns=1)
+
+
+def _bits(bits_per_weight: float | None) -> str:
+    return "" if bits_per_weight is None else f"{bits_per_weight:.3f}"
+
+
+def _table(
+    headings: Row, rows: Sequence[Row], n_text_columns: int = N_TEXT_COLUMNS
+) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    for row in (headings, *rows):
+        cells = [
+            cell.ljust(width) if i < n_text_columns else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
