@@ -221,10 +221,10 @@ class _Run:
 
     @contextmanager
     def _making(self, target: str) -> Iterator[None]:
-        existed = os.path.lexists(target)
-        yield
-        if not existed:
+        # Noted before it is made: an interrupt may come when the file has just got its name.
+        if not os.path.lexists(target):
             self._made.append(target)
+        yield
 
     @contextmanager
     def _failure_noted(self, item: Item) -> Iterator[None]:
