@@ -556,6 +556,130 @@ void split_steps(Form form, const uint8_t* words, size_t n_steps, uint16_t* valu
     SPLIT_FORM[form](words, n_steps, reinterpret_cast<uint8_t*>(values), raw);
 }
 
+// ---- survey ----
+
+// Codes are counted by their bits: a chunk of words becomes nine bit planes, and a walk down a
+// binary tree halves the set of words by one bit after the other, leaves out empty sets, and counts
+// what is left. Trained weights have some 30 codes of the 512, so most of the tree is empty.
+constexpr uint32_t CODE_BITS = 9;
+constexpr uint32_t CHUNK_VECTORS = 8;
+constexpr uint32_t CHUNK_GROUPS = 8 * CHUNK_VECTORS;
+
+struct WordSet {
+    __m512i part[CHUNK_VECTORS];  // a bit for each word
+};
+
+INLINE uint32_t sum(__m512i counts) {
+    return static_cast<uint32_t>(_mm512_reduce_add_epi64(counts));
+}
+
+// Counts the words of `set`, whose codes agree in all bits above `bit` with `code`.
+template <uint32_t bit>
+__attribute__((noinline)) void count_codes(const WordSet& set, const WordSet* planes, uint32_t code,
+                                           uint32_t* counts) {
+    const WordSet& plane = planes[bit];
+    if constexpr (bit == 0) {
+        __m512i all = _mm512_setzero_si512();
+        __m512i ones = all;
+        for (uint32_t v = 0; v < CHUNK_VECTORS; ++v) {
+            all = _mm512_add_epi64(all, _mm512_popcnt_epi64(set.part[v]));
+            ones = _mm512_add_epi64(
+                ones, _mm512_popcnt_epi64(_mm512_and_si512(set.part[v], plane.part[v])));
+        }
+        const uint32_t n_ones = sum(ones);
+        counts[code] += sum(all) - n_ones;
+        counts[code | 1] += n_ones;
+    } else {
+        WordSet zeros, ones;
+        __m512i any_zero = _mm512_setzero_si512();
+        __m512i any_one = any_zero;
+        for (uint32_t v = 0; v < CHUNK_VECTORS; ++v) {
+            zeros.part[v] = _mm512_andnot_si512(plane.part[v], set.part[v]);
+            ones.part[v] = _mm512_and_si512(plane.part[v], set.part[v]);
+            any_zero = _mm512_or_si512(any_zero, zeros.part[v]);
+            any_one = _mm512_or_si512(any_one, ones.part[v]);
+        }
+        if (_mm512_test_epi64_mask(any_zero, any_zero))
+            count_codes<bit - 1>(zeros, planes, code, counts);
+        if (_mm512_test_epi64_mask(any_one, any_one))
+            count_codes<bit - 1>(ones, planes, code | 1u << bit, counts);
+    }
+}
+
+template <typename Word>
+INLINE Word word_at(const uint8_t* words, size_t i) {
+    Word word;
+    __builtin_memcpy(&word, words + i * sizeof(Word), sizeof(Word));
+    return word;
+}
+
+template <typename Word>
+void survey(const uint8_t* words, size_t n, Survey& survey) {
+    constexpr uint32_t w = sizeof(Word);
+    constexpr uint32_t TOP_SHIFT = 8 * w - 16 + CODE_SHIFT;
+    const Word first_word = word_at<Word>(words, 0);
+    const __m512i all_first = w == 2 ? words_of(static_cast<int>(first_word))
+                                     : _mm512_set1_epi32(static_cast<int>(first_word));
+    __m512i any = _mm512_setzero_si512();
+    __m512i different = any;
+    __builtin_memset(survey.counts, 0, sizeof survey.counts);
+
+    size_t n_groups = n / GROUP_LANES;
+    const size_t n_done = n_groups * GROUP_LANES;
+    WordSet set, planes[CODE_BITS];
+    __builtin_memset(planes, 0, sizeof planes);
+    const uint8_t* from = words;
+    while (n_groups > 0) {
+        const uint32_t groups =
+            n_groups < CHUNK_GROUPS ? static_cast<uint32_t>(n_groups) : CHUNK_GROUPS;
+        for (uint32_t group = 0; group < groups; ++group, from += GROUP_LANES * w) {
+            for (uint32_t i = 0; i < w; ++i) {
+                const __m512i part = load(from + 64 * i);
+                any = _mm512_or_si512(any, part);
+                different = _mm512_or_si512(different, _mm512_xor_si512(part, all_first));
+            }
+            const Planes bytes = planes_of<false>(from, w);
+            for (uint32_t bit = 0; bit < CODE_BITS; ++bit) {
+                const uint32_t top_bit = bit + CODE_SHIFT;
+                const __mmask64 mask = _mm512_test_epi8_mask(top_bit < 8 ? bytes.low : bytes.high,
+                                                             bytes_of(1 << top_bit % 8));
+                __builtin_memcpy(reinterpret_cast<uint8_t*>(&planes[bit]) + 8 * group, &mask,
+                                 sizeof mask);
+            }
+        }
+        for (uint32_t v = 0; v < CHUNK_VECTORS; ++v) {
+            const uint32_t in_set = groups > 8 * v ? groups - 8 * v : 0;
+            set.part[v] = _mm512_maskz_set1_epi64(static_cast<__mmask8>(first(in_set)), -1);
+        }
+        count_codes<CODE_BITS - 1>(set, planes, 0, survey.counts);
+        n_groups -= groups;
+    }
+
+    Word any_word = 0;
+    Word different_word = 0;
+    alignas(64) Word lanes[64 / w];
+    _mm512_store_si512(lanes, any);
+    for (const Word lane : lanes) any_word |= lane;
+    _mm512_store_si512(lanes, different);
+    for (const Word lane : lanes) different_word |= lane;
+    for (size_t i = n_done; i < n; ++i) {
+        const Word word = word_at<Word>(words, i);
+        any_word |= word;
+        different_word |= word ^ first_word;
+        ++survey.counts[word >> TOP_SHIFT & (N_CODES - 1)];
+    }
+    survey.any = any_word;
+    survey.constant = different_word == 0;
+}
+
+void survey_words(const uint8_t* words, size_t n, uint32_t w, Survey& result) {
+    if (w == 2) {
+        survey<uint16_t>(words, n, result);
+    } else {
+        survey<uint32_t>(words, n, result);
+    }
+}
+
 // ---- encoding ----
 
 // Division by a frequency f of x < 256 f: (x + rounding) * reciprocal >> 16 + shift, where shift is
@@ -757,7 +881,7 @@ void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStrea
 
 extern const Kernels AVX512_KERNELS;
 const Kernels AVX512_KERNELS = {
-    "avx512", crc32_avx512, survey_words_scalar, split_steps, encode_stream, decode_streams,
+    "avx512", crc32_avx512, survey_words, split_steps, encode_stream, decode_streams,
 };
 
 }  // namespace wcodec
