@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exact encoded size of every benchmark case, pinned in sizes.csv: a change of size is a diff.
+
+    python benchmarks/sizes.py            # print the sizes of the cases whose data is here
+    python benchmarks/sizes.py --write    # and put them into sizes.csv
+
+A case is a file, or a dict of arrays; both are encoded by encode_checkpoint with OPTIONS. Where
+zstd had a part in the result, another version of it may give another size: the column zstd says so.
+tests/format/test_sizes.py compares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import zstandard
+from cases import Case, all_cases
+
+import wcodec
+from wcodec import zstd_frame
+
+SIZES = Path(__file__).with_name("sizes.csv")
+FIELDS = ("case", "tensors", "source_bytes", "wcodec_bytes", "ratio", "zstd")
+OPTIONS: dict[str, Any] = {"level": "default", "duplicates": True}
+
+
+def zstd_version() -> str:
+    return f"{zstandard.__version__} with zstd {'.'.join(map(str, zstandard.ZSTD_VERSION))}"
+
+
+def head() -> str:
+    options = ", ".join(f"{name}={value!r}" for name, value in OPTIONS.items())
+    return f"# encode_checkpoint(..., {options}), zstandard {zstd_version()}"
+
+
+def measure(case: Case) -> dict[str, str]:
+    """Encode a case and return its row."""
+    source = case.arrays() if case.file is None else case.file
+    with mock.patch.object(zstd_frame, "compress", wraps=zstd_frame.compress) as compress:
+        statistics = wcodec.encode_checkpoint(source, io.BytesIO(), **OPTIONS)
+    return {
+        "case": case.name,
+        "tensors": str(len(statistics["layers"])),
+        "source_bytes": str(statistics["input_bytes"]),
+        "wcodec_bytes": str(statistics["output_bytes"]),
+        "ratio": f"{statistics['compression_ratio']:.4f}",
+        "zstd": "yes" if compress.called else "no",
+    }
+
+
+def read() -> tuple[str, dict[str, dict[str, str]]]:
+    """The head line of sizes.csv and its rows by case."""
+    first, *lines = SIZES.read_text().splitlines()
+    return first, {row["case"]: row for row in csv.DictReader(lines)}
+
+
+def write(rows: dict[str, dict[str, str]]) -> None:
+    with open(SIZES, "w", newline="") as file:
+        file.write(head() + "\n")
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="replace sizes.csv")
+    arguments = parser.parse_args()
+    cases, missing = all_cases()
+    if arguments.write and missing:
+        parser.error("; ".join(missing))  # a partial sizes.csv would drop rows
+    rows = {}
+    for case in cases:
+        row = rows[case.name] = measure(case)
+        print(" ".join(f"{row[field]:<28}" for field in FIELDS).rstrip())
+    for line in missing:
+        print(f"skipped: {line}")
+    if arguments.write:
+        write(rows)
+
+
+if __name__ == "__main__":
+    main()
