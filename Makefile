@@ -1,6 +1,6 @@
 # Each target does its own set-up (scripts/setup.sh), again when a build input is newer than it.
 
-.PHONY: demo test test-full lint format clean
+.PHONY: demo test test-full bench lint format clean
 .NOTPARALLEL:
 
 python := .venv/bin/python
@@ -16,6 +16,9 @@ test: .venv/ready-test
 test-full: .venv/ready-test
 	@$(python) -m pytest -q
 
+bench: .venv-bench/ready
+	@.venv-bench/bin/python benchmarks/run.py
+
 lint: .venv/ready-dev
 	@$(python) -m ruff check -q
 	@$(python) -m ruff format -q --check
@@ -28,9 +31,13 @@ format: .venv/ready-dev
 	@.venv/bin/clang-format -i $(cpp_files)
 
 clean:
-	@rm -rf .venv build src/wcodec/_core.pyi .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-bench build src/wcodec/_core.pyi .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -exec rm -rf {} +
 
 .venv/ready-%: $(build_inputs)
 	@scripts/setup.sh $*
+	@touch $@
+
+.venv-bench/ready: .venv/ready-test scripts/setup_bench.sh benchmarks/peers.txt
+	@scripts/setup_bench.sh
 	@touch $@

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""wcodec and its peers behind one call shape: a dict of named arrays in memory -> encoded bytes ->
+newly allocated arrays or bytes.
+
+Peers code one array a call, with their defaults where nothing else is said. An array of a dtype
+that a peer has no coding for stays as it is and counts with its size; where that is the largest
+part of a case, the peer has no figure for it.
+
+zipnn changes the memory it is given (0.5.4, bf16 and fp32: the sign bit is rotated in place, even
+of `bytes`), so every codec is handed copies made outside the measured time.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zstandard
+
+import wcodec
+from wcodec.dtypes import dtype_name
+
+Arrays = dict[str, np.ndarray]
+SLOW_LEVEL = 19
+
+
+@dataclass(frozen=True)
+class Codec:
+    """`encode` takes a dict of arrays and returns bytes objects; `decode` takes those."""
+
+    name: str
+    encode: Callable[[Arrays], list[Any]]
+    decode: Callable[[list[Any]], Any]
+    supports: Callable[[str], bool] = lambda dtype: True
+    slow: bool = False  # encoded once, for its ratio
+
+
+# --- wcodec
+
+
+def wcodec_codec(threads: int, verify: bool) -> Codec:
+    def encode(arrays: Arrays) -> list[bytes]:
+        file = io.BytesIO()
+        wcodec.encode_checkpoint(arrays, file, threads=threads, verify=verify, duplicates=True)
+        return [file.getvalue()]
+
+    def decode(encoded: list[bytes]) -> Arrays:
+        return wcodec.decode_checkpoint(io.BytesIO(encoded[0]), threads=threads)
+
+    return Codec("wcodec" if verify else "wcodec verify=False", encode, decode)
+
+
+# --- peers: functions of one flat array
+
+
+def each_array(
+    name: str,
+    encode: Callable[[np.ndarray, str], Any],
+    decode: Callable[[Any, str], Any],
+    dtypes: set[str] | None = None,
+    slow: bool = False,
+) -> Codec:
+    """A codec that is called for each array; an array it has no coding for is copied."""
+
+    def supports(dtype: str) -> bool:
+        return dtypes is None or dtype in dtypes
+
+    def encode_all(arrays: Arrays) -> list[Any]:
+        named = [(array.reshape(-1), dtype_name(array.dtype)) for array in arrays.values()]
+        return [
+            (encode(flat, dtype) if supports(dtype) else flat.tobytes(), dtype)
+            for flat, dtype in named
+        ]
+
+    def decode_all(encoded: list[Any]) -> list[Any]:
+        return [decode(data, t) if supports(t) else bytearray(data) for data, t in encoded]
+
+    return Codec(name, encode_all, decode_all, supports, slow)
+
+
+def zstd_codec(threads: int, level: int) -> Codec:
+    """zstd of the plain bytes. It decodes on one thread."""
+    workers = threads if threads > 1 else 0
+    return each_array(
+        f"zstd -{level}",
+        lambda flat, _: zstandard.ZstdCompressor(level=level, threads=workers).compress(
+            flat.view(np.uint8).data
+        ),
+        lambda data, _: zstandard.ZstdDecompressor().decompress(data),
+        slow=level == SLOW_LEVEL,
+    )
+
+
+def zipnn_codec(threads: int) -> Codec:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates what zipnn uses
+        zipnn = importlib.import_module("zipnn")
+    names = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F8_E4M3": "float8_e4m3fn"}
+
+    def coder(dtype: str) -> Any:
+        return zipnn.ZipNN(input_format="byte", bytearray_dtype=names[dtype], threads=threads)
+
+    return each_array(
+        "zipnn",
+        lambda flat, dtype: coder(dtype).compress(flat.view(np.uint8).data),
+        lambda data, dtype: coder(dtype).decompress(data),
+        set(names),
+    )
+
+
+def openzl_codec(entropy: str) -> Codec:
+    """Floats are split into exponents and the rest; `entropy` (Entropy: OpenZL's choice, or Fse)
+    codes the exponents. For the rest the graph with the best ratio on MiniLM was taken.
+    """
+    zl = importlib.import_module("openzl.ext")
+    splits = {
+        "BF16": (zl.nodes.BFloat16Deconstruct, "Store", np.uint16),
+        "F16": (zl.nodes.Float16Deconstruct, "Entropy", np.uint16),
+        "F32": (zl.nodes.Float32Deconstruct, "Compress", np.uint32),
+    }
+
+    def encode(flat: np.ndarray, dtype: str) -> Any:
+        compressor = zl.Compressor()
+        kind = zl.Type.Numeric
+        if dtype in splits:
+            split, rest, word = splits[dtype]
+            rest_graph = getattr(zl.graphs, rest)()
+            graph = split()(compressor, rest_graph, getattr(zl.graphs, entropy)())
+            flat = flat.view(word)
+        elif flat.itemsize == 1:
+            graph, kind, flat = getattr(zl.graphs, entropy)(), zl.Type.Serial, flat.view(np.uint8)
+            graph = graph(compressor)
+        else:
+            graph = getattr(zl.graphs, "Entropy" if flat.itemsize == 2 else "Compress")()
+            graph = graph(compressor)
+        compressor.select_starting_graph(graph)
+        context = zl.CCtx()
+        context.ref_compressor(compressor)
+        context.set_parameter(zl.CParam.FormatVersion, zl.MAX_FORMAT_VERSION)
+        return context.compress([zl.Input(kind, flat)])
+
+    def decode(data: Any, _: str) -> Any:
+        return zl.DCtx().decompress(data)[0].content.as_nparray()
+
+    return each_array("openzl" if entropy == "Entropy" else "openzl fse", encode, decode)
+
+
+def pcodec_codec() -> Codec:
+    """Level 8, its default; bf16 and fp8 as unsigned integers, which it takes for numbers."""
+    pcodec = importlib.import_module("pcodec")
+    standalone = importlib.import_module("pcodec.standalone")
+    words = {"BF16": np.uint16, "F8_E4M3": np.uint8}
+    config = pcodec.ChunkConfig(enable_8_bit=True)
+    return each_array(
+        "pcodec",
+        lambda flat, dtype: standalone.simple_compress(
+            flat.view(words.get(dtype, flat.dtype)), config
+        ),
+        lambda data, _: standalone.simple_decompress(data),
+    )
+
+
+def blosc2_codec(threads: int) -> Codec:
+    """Its defaults: byte shuffle and zstd, here with the size of the elements."""
+    blosc2 = importlib.import_module("blosc2")
+    return each_array(
+        "blosc2",
+        lambda flat, _: blosc2.compress2(
+            flat.view(np.uint8), typesize=flat.itemsize, nthreads=threads
+        ),
+        lambda data, _: blosc2.decompress2(data, nthreads=threads),
+    )
+
+
+def codecs(threads: int) -> tuple[list[Codec], list[str]]:
+    """The codecs that can use `threads` threads, and a line on each that is not installed."""
+    makers: dict[str, Callable[[], Codec]] = {
+        "zipnn": lambda: zipnn_codec(threads),
+        "blosc2": lambda: blosc2_codec(threads),
+    }
+    found = [wcodec_codec(threads, True), wcodec_codec(threads, False), zstd_codec(threads, 3)]
+    if threads == 1:
+        found.append(zstd_codec(threads, SLOW_LEVEL))
+        makers["openzl"] = lambda: openzl_codec("Entropy")
+        makers["openzl fse"] = lambda: openzl_codec("Fse")
+        makers["pcodec"] = pcodec_codec
+    missing = []
+    for name, make in makers.items():
+        try:
+            found.append(make())
+        except ImportError as error:
+            missing.append(f"{name}: {error}")
+    return found, missing
+
+
+def versions() -> str:
+    """The versions of wcodec and of all peers that are installed."""
+    found = [f"wcodec {wcodec.__version__}", f"numpy {np.__version__}"]
+    for name in ("zstandard", "zipnn", "openzl", "pcodec", "blosc2"):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{name} not installed")
+    return ", ".join(found)
