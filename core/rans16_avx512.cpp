@@ -634,6 +634,10 @@ void survey(const uint8_t* words, size_t n, Survey& survey) {
             n_groups < CHUNK_GROUPS ? static_cast<uint32_t>(n_groups) : CHUNK_GROUPS;
         for (uint32_t group = 0; group < groups; ++group, from += GROUP_LANES * w) {
             for (uint32_t i = 0; i < w; ++i) {
+                // The next chunk comes while this one is counted.
+                _mm_prefetch(
+                    reinterpret_cast<const char*>(from + CHUNK_GROUPS * GROUP_LANES * w + 64 * i),
+                    _MM_HINT_T1);
                 const __m512i part = load(from + 64 * i);
                 any = _mm512_or_si512(any, part);
                 different = _mm512_or_si512(different, _mm512_xor_si512(part, all_first));
