@@ -74,6 +74,7 @@ struct Backends {
 #ifdef WCODEC_X86_64
         const Features features = detect();
         if (features.avx512) list[n++] = &AVX512_KERNELS;
+        if (features.avx2) list[n++] = &AVX2_KERNELS;
 #endif
         list[n++] = &SCALAR_KERNELS;
     }

@@ -88,6 +88,7 @@ struct Kernels {
 
 extern const Kernels SCALAR_KERNELS;
 // Built for x86-64 (WCODEC_X86_64) only; to be used only where dispatch.cpp says so.
+extern const Kernels AVX2_KERNELS;
 extern const Kernels AVX512_KERNELS;
 
 // Scalar entries that other backends reuse.
