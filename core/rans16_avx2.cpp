@@ -251,7 +251,6 @@ void decode_streams(Form form, const FrequencyTable& table, DecodeStream* stream
 
 }  // namespace
 
-extern const Kernels AVX2_KERNELS;
 const Kernels AVX2_KERNELS = {
     "avx2",         crc32_avx2, survey_words_scalar, split_steps_scalar, encode_stream_scalar,
     decode_streams,

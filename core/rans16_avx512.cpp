@@ -26,6 +26,13 @@ constexpr uint64_t LINE_BYTES = 64;
 
 INLINE __m512i load(const void* from) { return _mm512_loadu_si512(from); }
 
+INLINE __m512i bytes_of(int value) { return _mm512_set1_epi8(static_cast<char>(value)); }
+INLINE __m512i words_of(int value) { return _mm512_set1_epi16(static_cast<short>(value)); }
+
+// Functions of vpternlog.
+constexpr int SELECT = 0xCA;   // bits of B where A is 1, of C where A is 0
+constexpr int A_OR_BC = 0xF8;  // A | B & C
+
 // Bit i set for i < n; all 64 for n >= 64.
 INLINE __mmask64 first(uint64_t n) { return n >= 64 ? ~0ull : (1ull << n) - 1; }
 
@@ -83,7 +90,7 @@ void build_tables(const FrequencyTable& table, DecodeTables& tables) {
     tables.cum = load(&cum);
     tables.value_high = load(&high);
     tables.value_low = load(&low);
-    tables.escape = _mm512_set1_epi8(static_cast<char>(table.escape));
+    tables.escape = bytes_of(static_cast<int>(table.escape));
 }
 
 // A stream on its way.
@@ -120,8 +127,8 @@ INLINE void start(const DecodeStream& stream, const FieldMap& map, const uint8_t
 INLINE void finish(const Decoder& decoder, DecodeStream& stream) {
     stream.consumed = decoder.missing == 0 && decoder.from == decoder.end &&
                       decoder.n_escapes == stream.n_escapes;
-    const __m512i high = _mm512_set1_epi8(FINAL_STATE >> 8);
-    const __m512i low = _mm512_set1_epi8(FINAL_STATE & 0xFF);
+    const __m512i high = bytes_of(FINAL_STATE >> 8);
+    const __m512i low = bytes_of(FINAL_STATE & 0xFF);
     __mmask64 others = 0;
     for (uint32_t g = 0; g < 2; ++g)
         others |= _mm512_cmpneq_epi8_mask(decoder.high[g], high) |
@@ -148,8 +155,8 @@ INLINE void take_escapes(const DecodeStream& stream, __mmask64 which, uint64_t& 
         high = _mm512_srli_epi16(entry, 1);
         low = _mm512_slli_epi16(entry, 7);
     }
-    high = _mm512_and_si512(high, _mm512_set1_epi8(map.value_mask >> 8));
-    low = _mm512_and_si512(low, _mm512_set1_epi8(static_cast<char>(map.value_mask & 0xFF)));
+    high = _mm512_and_si512(high, bytes_of(map.value_mask >> 8));
+    low = _mm512_and_si512(low, bytes_of(map.value_mask & 0xFF));
     value_high = _mm512_mask_mov_epi8(value_high, which, high);
     value_low = _mm512_mask_mov_epi8(value_low, which, low);
     n_escapes += static_cast<uint64_t>(__builtin_popcountll(which));
@@ -169,12 +176,10 @@ INLINE void store(uint8_t* to, __m512i value) {
 template <Form form, bool streaming>
 INLINE void join_group(uint32_t g, __m512i high, __m512i low, const uint8_t* raw, uint8_t* to) {
     constexpr FieldMap map = FIELD_MAPS[form];
-    constexpr int A_OR_B_AND_C = 0xF8;
-    constexpr int A_SELECTS_B_OR_C = 0xCA;
-    const __m512i bit7 = _mm512_set1_epi8(static_cast<char>(0x80));
+    const __m512i bit7 = bytes_of(0x80);
     if constexpr (map.top_field == P8_BYTES) {
         const __m512i top = load(raw + g * (P8_BYTES / 2));
-        high = _mm512_ternarylogic_epi64(high, top, bit7, A_OR_B_AND_C);
+        high = _mm512_ternarylogic_epi64(high, top, bit7, A_OR_BC);
         if constexpr (form == FORM_FP16_E5M1) {
             // F2: each 16-byte piece q has its two bits at 2 q. Shifts of words: strays are masked.
             const __m512i pairs = _mm512_broadcast_i32x4(_mm_loadu_si128(
@@ -183,18 +188,18 @@ INLINE void join_group(uint32_t g, __m512i high, __m512i low, const uint8_t* raw
                 pairs, _mm512_set_epi64(1, 1, 3, 3, 5, 5, 7, 7));  // field bit 0 to bit 7
             const __m512i bit1_of = _mm512_srlv_epi64(
                 pairs, _mm512_set_epi64(7, 7, 5, 5, 3, 3, 1, 1));  // field bit 1 to bit 0
-            high = _mm512_ternarylogic_epi64(high, bit1_of, _mm512_set1_epi8(1), A_OR_B_AND_C);
-            low = _mm512_ternarylogic_epi64(bit7, bit0_of, top, A_SELECTS_B_OR_C);
+            high = _mm512_ternarylogic_epi64(high, bit1_of, bytes_of(1), A_OR_BC);
+            low = _mm512_ternarylogic_epi64(bit7, bit0_of, top, SELECT);
         } else {
-            low = _mm512_ternarylogic_epi64(low, top, _mm512_set1_epi8(0x7F), A_OR_B_AND_C);
+            low = _mm512_ternarylogic_epi64(low, top, bytes_of(0x7F), A_OR_BC);
         }
     } else {
         const __m512i spread =
             _mm512_permutexvar_epi8(load(&SPREAD<7>), load(raw + g * (F7_BYTES / 2)));
         const __m512i sign = _mm512_multishift_epi64_epi8(load(&ALIGN<7, 1>), spread);
         const __m512i rest = _mm512_multishift_epi64_epi8(load(&ALIGN<7, 0>), spread);
-        high = _mm512_ternarylogic_epi64(high, sign, bit7, A_OR_B_AND_C);
-        low = _mm512_ternarylogic_epi64(low, rest, _mm512_set1_epi8(0x3F), A_OR_B_AND_C);
+        high = _mm512_ternarylogic_epi64(high, sign, bit7, A_OR_BC);
+        low = _mm512_ternarylogic_epi64(low, rest, bytes_of(0x3F), A_OR_BC);
     }
     raw += map.top_field;
 
@@ -213,7 +218,7 @@ INLINE void join_group(uint32_t g, __m512i high, __m512i low, const uint8_t* raw
                 const __m512i spread =
                     _mm512_permutexvar_epi8(load(&SPREAD<3>), load(raw + g * (F3_BYTES / 2)));
                 mid = _mm512_and_si512(_mm512_multishift_epi64_epi8(load(&ALIGN<3, 5>), spread),
-                                       _mm512_set1_epi8(static_cast<char>(0xE0)));
+                                       bytes_of(0xE0));
                 lowest = _mm512_setzero_si512();
             } else {
                 mid = load(raw + g * GROUP_LANES);
@@ -235,8 +240,7 @@ template <Form form, bool checked, bool streaming>
 INLINE void decode_step(const DecodeTables& tables, const DecodeStream& stream,
                         const StepTarget& target, Decoder& decoder) {
     constexpr FieldMap map = FIELD_MAPS[form];
-    constexpr int A_SELECTS_B_OR_C = 0xCA;
-    const __m512i low_bytes = _mm512_set1_epi16(0x00FF);
+    const __m512i low_bytes = words_of(0x00FF);
     __m512i value_high[2], value_low[2];
     __mmask64 escapes[2];
     for (uint32_t g = 0; g < 2; ++g) {
@@ -264,10 +268,8 @@ INLINE void decode_step(const DecodeTables& tables, const DecodeStream& stream,
             _mm512_mullo_epi16(_mm512_srli_epi16(frequency, 8), _mm512_srli_epi16(high, 8)),
             _mm512_srli_epi16(bias, 8));
         const __m512i middle = _mm512_shrdi_epi16(even, odd, 8);  // even >> 8 | odd << 8
-        const __m512i new_low =
-            _mm512_ternarylogic_epi64(low_bytes, even, middle, A_SELECTS_B_OR_C);
-        const __m512i new_high =
-            _mm512_ternarylogic_epi64(low_bytes, middle, odd, A_SELECTS_B_OR_C);
+        const __m512i new_low = _mm512_ternarylogic_epi64(low_bytes, even, middle, SELECT);
+        const __m512i new_high = _mm512_ternarylogic_epi64(low_bytes, middle, odd, SELECT);
 
         const __mmask64 due = _mm512_testn_epi8_mask(new_high, new_high);
         const uint64_t n_due = static_cast<uint64_t>(__builtin_popcountll(due));
@@ -403,11 +405,6 @@ constexpr uint16_t MASK_8 = 0x7F80;
 constexpr uint16_t MASK_9 = 0x7FC0;
 constexpr uint16_t MASK_6 = 0x7E00;
 
-constexpr int SELECT = 0xCA;  // of vpternlog: bits of B where A is 1, of C where A is 0
-
-INLINE __m512i bytes_of(int value) { return _mm512_set1_epi8(static_cast<char>(value)); }
-INLINE __m512i words_of(int value) { return _mm512_set1_epi16(static_cast<short>(value)); }
-
 // The inverse of SPREAD: the first BITS bytes of each quadword, close together.
 template <unsigned bits>
 constexpr Bytes64 make_gather() {
@@ -501,15 +498,14 @@ INLINE void split_group(uint32_t g, const uint8_t* words, uint8_t* codes, uint8_
                             _mm512_ternarylogic_epi64(bytes_of(0x80), high, low, SELECT));
     } else {
         const __m512i sign = _mm512_and_si512(_mm512_srli_epi16(high, 1), bytes_of(0x40));
-        const __m512i fields =
-            _mm512_ternarylogic_epi64(sign, low, bytes_of(0x3F), 0xF8);  // sign | low & 0x3F
+        const __m512i fields = _mm512_ternarylogic_epi64(sign, low, bytes_of(0x3F), A_OR_BC);
         pack_field<7>(fields, raw + g * (F7_BYTES / 2));
     }
     raw += map.top_field;
     if constexpr (map.low_fields == F2_BYTES) {
         const __m512i fields =
             _mm512_ternarylogic_epi64(_mm512_and_si512(_mm512_slli_epi16(high, 1), bytes_of(0x02)),
-                                      _mm512_srli_epi16(low, 7), bytes_of(0x01), 0xF8);
+                                      _mm512_srli_epi16(low, 7), bytes_of(0x01), A_OR_BC);
         // Piece q of 16 lanes goes to bits 2 q.
         const __m512i placed = _mm512_sllv_epi64(fields, _mm512_set_epi64(6, 6, 4, 4, 2, 2, 0, 0));
         const __m256i halves =
@@ -883,7 +879,6 @@ void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStrea
 
 }  // namespace
 
-extern const Kernels AVX512_KERNELS;
 const Kernels AVX512_KERNELS = {
     "avx512", crc32_avx512, survey_words, split_steps, encode_stream, decode_streams,
 };
