@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files built with ISA flags export nothing that the linker could use for the whole program.
+
+An inline function with external linkage is compiled into every file that uses it and the linker
+keeps any one copy: one built for AVX-512 would end a process on a machine without.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+OBJECTS = sorted(Path(__file__).parents[2].glob("build/CMakeFiles/wcodec_core.dir/core/*_avx*.o"))
+
+
+@pytest.mark.skipif(not OBJECTS, reason="no x86-64 build folder beside the tests")
+@pytest.mark.skipif(shutil.which("nm") is None, reason="no nm")
+@pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
+def test_no_symbol_is_shared(path):
+    symbols = subprocess.run(["nm", "-C", path], check=True, capture_output=True, text=True).stdout
+    kinds = {}
+    for line in symbols.splitlines():
+        kind, name = line[17:].split(" ", 1)
+        kinds.setdefault(kind, []).append(name)
+    assert not {kind: names for kind, names in kinds.items() if kind in "WwVvu"}
+    exported = kinds.get("T", []) + kinds.get("D", []) + kinds.get("R", [])
+    assert len(exported) == 1  # the table of kernels, or one function
