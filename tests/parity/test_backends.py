@@ -8,6 +8,9 @@ legal payloads that the encoder would never write, and over hostile ones under a
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 
@@ -374,6 +377,18 @@ def test_crc32(backend):
 
 
 # ---- the choice ----
+
+
+def test_the_environment_forces_a_backend(backend):
+    for name in (backend, "scalar"):
+        done = subprocess.run(
+            [sys.executable, "-c", "from wcodec import _core; print(_core.backend())"],
+            env={**os.environ, "WCODEC_BACKEND": name},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == name
 
 
 def test_choosing(backend):
