@@ -167,8 +167,8 @@ class _Run:
             if os.path.isdir(path):
                 remove_stale(path)
             else:
-                os.mkdir(path)
                 self._made_directories.append(path)
+                os.mkdir(path)
 
     def convert_shards(self) -> None:
         for item in self._plan.shards:
@@ -221,7 +221,7 @@ class _Run:
 
     @contextmanager
     def _making(self, target: str) -> Iterator[None]:
-        # Noted before it is made: an interrupt may come when the file has just got its name.
+        # Noted before it is there, so that no interrupt can come between.
         if not os.path.lexists(target):
             self._made.append(target)
         yield

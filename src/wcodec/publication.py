@@ -135,27 +135,30 @@ def _temporary_prefix(target: str) -> str:
 def _temporary(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """Give a new file beside `target`; it is gone at the end unless it was renamed."""
     remove_stale(target.parent, target.name)
-    path, descriptor = _create_locked(target)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield path, file
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+    path = target.parent / f"{_temporary_prefix(target.name)}{secrets.token_hex(8)}.wcodec.tmp"
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = _create_locked(path)
+            # A second descriptor keeps the lock from the closing of the file to its renaming.
+            stack.callback(os.close, os.dup(descriptor))
+            with os.fdopen(descriptor, "wb") as file:
+                yield path, file
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
-def _create_locked(target: Path) -> tuple[Path, int]:
+def _create_locked(path: Path) -> int:
+    """Create a file and lock it; returns its descriptor."""
     while True:
-        path = target.parent / f"{_temporary_prefix(target.name)}{secrets.token_hex(8)}.wcodec.tmp"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             with contextlib.suppress(OSError):  # without locks none is ever found stale
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.fstat(descriptor).st_nlink:  # else taken for stale before it was locked
-                return path, descriptor
+                return descriptor
         except BaseException:
             os.close(descriptor)
-            path.unlink(missing_ok=True)
             raise
         os.close(descriptor)
 

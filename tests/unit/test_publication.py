@@ -327,6 +327,19 @@ def test_what_is_being_written_is_not_stale(tmp_path):
     assert (tmp_path / "out").read_bytes() == b"first"
 
 
+def test_a_file_that_is_being_renamed_is_not_stale(tmp_path, monkeypatch):
+    link = os.link
+
+    def clean_then_link(*args):
+        publication.remove_stale(tmp_path)
+        link(*args)
+
+    monkeypatch.setattr(os, "link", clean_then_link)
+    with publish(tmp_path / "out") as file:
+        file.write(b"whole")
+    assert names(tmp_path) == ["out"]
+
+
 def test_without_locks_nothing_is_stale(tmp_path, monkeypatch):
     kill_while_publishing(tmp_path / "out")
 
