@@ -14,6 +14,7 @@ from wcodec._version import __version__
 
 if TYPE_CHECKING:
     from wcodec.decode import decode_array, decode_checkpoint, decode_layer_standalone
+    from wcodec.editing import decode_layer, diff, edit_checkpoint, extract
     from wcodec.encode import LEVELS, encode_array, encode_checkpoint, encode_layer_standalone
     from wcodec.errors import (
         CorruptError,
@@ -42,10 +43,14 @@ __all__ = [
     "__version__",
     "decode_array",
     "decode_checkpoint",
+    "decode_layer",
     "decode_layer_standalone",
+    "diff",
+    "edit_checkpoint",
     "encode_array",
     "encode_checkpoint",
     "encode_layer_standalone",
+    "extract",
     "info",
     "verify",
 ]
@@ -53,6 +58,7 @@ __all__ = [
 _HOMES = {
     "encode": ("LEVELS", "encode_array", "encode_checkpoint", "encode_layer_standalone"),
     "decode": ("decode_array", "decode_checkpoint", "decode_layer_standalone"),
+    "editing": ("decode_layer", "diff", "edit_checkpoint", "extract"),
     "errors": (
         "CorruptError",
         "DeviceError",

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The encoding flow: source -> plan -> windows -> blocks -> container. Read encode_checkpoint
-first, then _encode_layer.
+first, then encode_layer.
 
 Memory is bounded by a few windows of 32 MiB, whatever the size of the source: a layer is read,
 coded and written window by window.
@@ -281,7 +281,7 @@ def encode_tensors(
                 coding = "reference"
                 counter.add(tensor.data_bytes)
             else:
-                entry, coding = _encode_layer(writer, tensor, options, counter)
+                entry, coding = encode_layer(writer, tensor, options, counter)
             row = _layer_row(tensor, coding, entry.record_bytes)
             rows.append(row)
             if verbose:
@@ -291,7 +291,7 @@ def encode_tensors(
     return rows, writer.file_bytes
 
 
-def _encode_layer(
+def encode_layer(
     writer: Writer, tensor: Tensor, options: EncodeOptions, counter: Counter
 ) -> tuple[Any, str]:
     """Encode one tensor into a record; returns its index entry and the name of its coding."""

@@ -41,6 +41,7 @@ ALLOWED = {
     "directories": LEAVES | {"checkpoint", "progress", "publication"},
     "decode": DECODE,
     "encode": DECODE | {"decode", "sources"},
+    "editing": DECODE | {"decode", "encode", "sources"},
     "inspection": CONTAINER | CODEC | {"checkpoint", "decode", "progress"},
     "cuda": LEAVES | {"container", "codec"},
 }

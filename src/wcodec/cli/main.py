@@ -20,6 +20,9 @@ COMMANDS = {
     "encode": "Encode safetensors files or directories of them.",
     "decode": "Decode wcodec files or directories into what they were made of.",
     "info": "Show what is in a wcodec file or directory.",
+    "extract": "Write one layer to a file of its own.",
+    "diff": "Show which layers of two wcodec files differ, and by how much.",
+    "edit": "Replace, add or remove layers; the others are copied as they are stored.",
     "verify": "Decode without writing and check every checksum.",
 }
 

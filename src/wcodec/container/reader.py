@@ -12,6 +12,9 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wcodec.checksum import crc32, crc32_combine
 from wcodec.container.constants import (
     FOOTER_BYTES,
@@ -119,6 +122,22 @@ class Reader:
         A reference opens as a layer without blocks; resolve() says where its bytes are.
         """
         return Layer(self._source, self.layers[name], self._limits)
+
+    def read_record(self, name: str) -> Iterator[NDArray[np.uint8]]:
+        """Yield the bytes of a layer's record, head and padding included, in pieces of at most 8
+        MiB, each valid until the next.
+
+        Raises CorruptError after the last piece if they are not what the index says; KeyError.
+        """
+        entry = self.layers[name]
+        buffer = np.empty(min(CHECK_BYTES, entry.record_bytes), dtype=np.uint8)
+        crc = 0
+        for start in range(0, entry.record_bytes, CHECK_BYTES):
+            piece = buffer[: min(CHECK_BYTES, entry.record_bytes - start)]
+            self._source.read_into(entry.record_offset + start, piece.data)
+            crc = crc32(piece, crc)
+            yield piece
+        check_crc(f"layer {name!r:.200}: record", crc, entry.record_crc)
 
     def check_file(self) -> None:
         """Check the CRC of every record and of the file, reading it once from front to back.

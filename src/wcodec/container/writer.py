@@ -9,6 +9,7 @@ hashed on its own, and its CRC is combined into that of the file.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
@@ -127,6 +128,25 @@ class Writer:
             raise ValueError(f"layer {head.name!r:.200}: {problem}")
         self._write_record(head.pack())
         return self._end_record(head, 0, 0)
+
+    def copy_record(self, head: LayerHead, entry: IndexEntry, pieces: Iterable[Buffer]) -> None:
+        """Write the record of a layer of another file, whose bytes are `pieces`.
+
+        Raises ValueError if they are not what its index entry says.
+        """
+        self._check_new(head, entry.kind)
+        problem = target_problem(head, self._layers)
+        if head.kind == KIND_REFERENCE and not self._references:
+            problem = "is a reference, which needs metadata with duplicates=True"
+        if problem is not None:
+            raise ValueError(f"layer {head.name!r:.200}: {problem}")
+        for piece in pieces:
+            self._write_record(piece)
+        found = self.file_bytes - self._record_offset, self._record_crc
+        if found != (entry.record_bytes, entry.record_crc):
+            self._state = "broken by a wrong record"
+            raise ValueError(f"layer {head.name!r:.200}: its record is not what its entry says")
+        self._end_record(head, entry.directory_offset, entry.n_blocks)
 
     def close(self) -> None:
         """Write index and footer. `file` stays open."""
