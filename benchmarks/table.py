@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ratios of README.md's table as Markdown, from the newest file of benchmarks/results.
+
+    python benchmarks/table.py
+
+wcodec is given the tensors as they are; a peer counts with the better of its two shapes
+(benchmarks/run.py).
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+CASES = {
+    "minilm fp32": "all-MiniLM-L6-v2, fp32 as published (91 MB)",
+    "minilm bf16": "the same cast to bf16",
+    "minilm fp16": "the same cast to fp16",
+    "demo": "the demo model of this repository, bf16 (2.7 MB)",
+    "weights rife_v3.0_f16": "RIFE 3.0, fp16 CNN (2.4 MB)",
+    "weights silero_vad_f32": "silero-vad, fp32, repeated rows (1.2 MB)",
+    "weights nnue_int16": "a Stockfish NNUE, int16 (6.5 MB)",
+}
+PEERS = {
+    "zipnn": "zipnn",
+    "openzl fse": "OpenZL (FSE)",
+    "zstd -3": "zstd -3",
+    "zstd -19": "zstd -19",
+}
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    return [row for row in csv.DictReader(lines) if row["threads"] == "1"]
+
+
+def best(rows: list[dict[str, str]], case: str, codec: str, shapes: tuple[str, ...]) -> str:
+    found = [
+        float(row["ratio"])
+        for row in rows
+        if row["case"] == case and row["codec"] == codec and row["shape"] in shapes
+    ]
+    return f"{max(found):.3f}" if found else "-"
+
+
+def main() -> None:
+    results = Path(__file__).with_name("results").glob("*.csv")
+    path = max((p for p in results if not p.stem.endswith("_files")), key=lambda p: p.stem[-10:])
+    rows = read(path)
+    print(f"{path.name}\n")
+    print("| tensors | wcodec | " + " | ".join(PEERS.values()) + " |")
+    print("|---|" + "---|" * (len(PEERS) + 1))
+    for case, title in CASES.items():
+        ratios = [best(rows, case, "wcodec", ("tensors",))]
+        ratios += [best(rows, case, peer, ("joined", "tensors")) for peer in PEERS]
+        print(f"| {title} | " + " | ".join(ratios) + " |")
+
+
+if __name__ == "__main__":
+    main()
