@@ -17,6 +17,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import safetensors.numpy
 
 from wcodec.dtypes import numpy_dtype
 from wcodec.safetensors_file import SafetensorsFile
@@ -42,6 +43,13 @@ class Case:
             return self.make()
         assert self.file is not None
         return read_arrays(self.file)
+
+    def file_array(self) -> np.ndarray:
+        """The bytes of the safetensors file; of a view, those of one that is written of it."""
+        data = (
+            safetensors.numpy.save(self.arrays()) if self.file is None else self.file.read_bytes()
+        )
+        return np.frombuffer(data, np.uint8)
 
 
 def read_arrays(path: Path) -> Arrays:

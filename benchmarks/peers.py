@@ -39,6 +39,7 @@ class Codec:
     decode: Callable[[list[Any]], Any]
     supports: Callable[[str], bool] = lambda dtype: True
     slow: bool = False  # encoded once, for its ratio
+    shapes: tuple[str, ...] = ("joined", "tensors")
 
 
 # --- wcodec
@@ -65,6 +66,7 @@ def each_array(
     decode: Callable[[Any, str], Any],
     dtypes: set[str] | None = None,
     slow: bool = False,
+    shapes: tuple[str, ...] = ("joined", "tensors"),
 ) -> Codec:
     """A codec that is called for each array; an array it has no coding for is copied."""
 
@@ -81,7 +83,7 @@ def each_array(
     def decode_all(encoded: list[Any]) -> list[Any]:
         return [decode(data, t) if supports(t) else bytearray(data) for data, t in encoded]
 
-    return Codec(name, encode_all, decode_all, supports, slow)
+    return Codec(name, encode_all, decode_all, supports, slow, shapes)
 
 
 def zstd_codec(threads: int, level: int) -> Codec:
@@ -94,6 +96,7 @@ def zstd_codec(threads: int, level: int) -> Codec:
         ),
         lambda data, _: zstandard.ZstdDecompressor().decompress(data),
         slow=level == SLOW_LEVEL,
+        shapes=("file",) if level == SLOW_LEVEL else ("joined", "tensors", "file"),
     )
 
 

@@ -7,6 +7,7 @@
 
 Each case is given to every codec twice: as it is (`tensors`), and with all tensors of a dtype
 joined into one flat array (`joined`, which spares peers that have no container many small calls).
+zstd, which knows no dtypes, is also given the bytes of the safetensors file (`file`).
 Input and output are in memory, outputs are allocated anew in each call, and every result is
 compared with its source once. In each round all codecs take their turn in one process; the table
 has medians. `memcpy` is np.copyto of the source bytes into reused memory, `copy` into new memory,
@@ -155,10 +156,10 @@ def run_cases(pattern: str, rounds: int) -> Iterator[Row]:
             continue
         arrays = case.arrays()
         dtype = main_dtype(arrays)
-        for shape, view in (("joined", joined(arrays)), ("tensors", arrays)):
+        views = {"joined": joined(arrays), "tensors": arrays, "file": {"file": case.file_array()}}
+        for shape, view in views.items():
             for threads in (1, 2):
-                able = [c for c in runners[threads] if c.supports(dtype)]
-                able = [c for c in able if shape == "joined" or not c.slow]
+                able = [c for c in runners[threads] if c.supports(dtype) and shape in c.shapes]
                 for row in measure(view, able, rounds):
                     yield {"case": case.name, "shape": shape, "threads": threads, **row}
 

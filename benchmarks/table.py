@@ -3,7 +3,7 @@
 
     python benchmarks/table.py
 
-wcodec is given the tensors as they are; a peer counts with the better of its two shapes
+wcodec is given the tensors as they are; a peer counts with the best of its shapes
 (benchmarks/run.py).
 """
 
@@ -52,7 +52,7 @@ def main() -> None:
     print("|---|" + "---|" * (len(PEERS) + 1))
     for case, title in CASES.items():
         ratios = [best(rows, case, "wcodec", ("tensors",))]
-        ratios += [best(rows, case, peer, ("joined", "tensors")) for peer in PEERS]
+        ratios += [best(rows, case, peer, ("joined", "tensors", "file")) for peer in PEERS]
         print(f"| {title} | " + " | ".join(ratios) + " |")
 
 
