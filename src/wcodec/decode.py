@@ -34,7 +34,7 @@ from wcodec.directories import Comparison, DiffersError, convert_directory
 from wcodec.dtypes import bits, numpy_dtype, unit_bytes
 from wcodec.errors import CorruptError, LimitError
 from wcodec.limits import ReadLimits
-from wcodec.progress import Counter, Progress
+from wcodec.progress import Counter, Progress, watching
 from wcodec.publication import publish
 from wcodec.safetensors_file import TensorEntry, canonical_header, parse_header
 
@@ -58,7 +58,7 @@ def decode_checkpoint(
     threads: int | None = None,
     limits: ReadLimits | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | type | None = None,
 ) -> dict[str, Any]:
     """Decode a wcodec file or directory into arrays, or back into what it was made of.
 
@@ -76,7 +76,8 @@ def decode_checkpoint(
     With `resume`, for a file as for a directory, an output that has the right bytes already is
     kept. A directory without `output` gives the arrays of all its shards.
 
-    `progress` is called with (bytes decoded, bytes in all); all is 0 while a pipe has not told it.
+    `progress` is called with (bytes decoded, bytes in all), all being 0 while a pipe has not told
+    it, or is a class like tqdm.tqdm.
 
     Raises TruncatedError, CorruptError (naming layer and block), UnsupportedError or LimitError
     (see ReadLimits), OSError from the file system, NotImplementedError for `device` other than
@@ -89,14 +90,15 @@ def decode_checkpoint(
         raise NotImplementedError("use_gpu=True is not built yet; use False")
     limits = limits or ReadLimits()
     n_threads = batch.thread_count(threads)
-    if isinstance(input, (str, os.PathLike)) and os.path.isdir(input):
-        return _decode_directory(os.fspath(input), output, n_threads, limits, resume, progress)
-    started = time.perf_counter()
-    if output is None:
-        with open_reader(input, limits) as reader:
-            return _decode_arrays(reader, n_threads, progress)
-    statistics = _decode_file(input, output, n_threads, limits, resume, progress)
-    return {**statistics, "seconds": time.perf_counter() - started}
+    with watching(progress) as watch:
+        if isinstance(input, (str, os.PathLike)) and os.path.isdir(input):
+            return _decode_directory(os.fspath(input), output, n_threads, limits, resume, watch)
+        started = time.perf_counter()
+        if output is None:
+            with open_reader(input, limits) as reader:
+                return _decode_arrays(reader, n_threads, watch)
+        statistics = _decode_file(input, output, n_threads, limits, resume, watch)
+        return {**statistics, "seconds": time.perf_counter() - started}
 
 
 def _decode_file(

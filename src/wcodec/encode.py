@@ -42,7 +42,7 @@ from wcodec.decode import write_safetensors
 from wcodec.directories import Comparison, DiffersError, convert_directory
 from wcodec.dtypes import bits, data_bits
 from wcodec.errors import FormatError
-from wcodec.progress import Counter, Progress
+from wcodec.progress import Counter, Progress, watching
 from wcodec.publication import publish
 from wcodec.safetensors_file import SafetensorsFile
 from wcodec.sources import (
@@ -127,7 +127,7 @@ def encode_checkpoint(
     all_files: bool = False,
     resume: bool = False,
     verbose: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | type | None = None,
 ) -> dict[str, Any]:
     """Encode a checkpoint losslessly into a wcodec file, or a directory into a wcodec directory.
 
@@ -148,7 +148,8 @@ def encode_checkpoint(
     decoding writes. With `verify` every block is decoded again and compared before it leaves.
     `duplicates` stores layers with equal bytes of a file once (default: only if `output` is a path,
     because a reader of a pipe cannot go back, and `input` can be read again). `progress` is called
-    with (bytes done, bytes in all). `verbose` prints a line a layer to stderr.
+    with (bytes done, bytes in all), or is a class like tqdm.tqdm. `verbose` prints a line a layer
+    to stderr.
 
     Returns statistics: `input_bytes`, `output_bytes`, `compression_ratio`, `seconds`, `layers` (a
     dict each: name, dtype, shape, coding, data_bytes, bytes, bits_per_weight; none if the file was
@@ -184,8 +185,10 @@ def encode_checkpoint(
     if isinstance(input, (str, os.PathLike)) and os.path.isdir(input):
         if path is None:
             raise ValueError("the output of a directory is a directory, expected a path")
-        return _encode_directory(os.fspath(input), path, request, all_files, resume, progress)
-    return _encode_file(input, output, request, resume, progress)
+        with watching(progress) as watch:
+            return _encode_directory(os.fspath(input), path, request, all_files, resume, watch)
+    with watching(progress) as watch:
+        return _encode_file(input, output, request, resume, watch)
 
 
 def _encode_file(

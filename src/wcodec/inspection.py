@@ -16,7 +16,7 @@ from wcodec.decode import Path, write_safetensors
 from wcodec.dtypes import bits
 from wcodec.errors import PartialError, WcodecError
 from wcodec.limits import ReadLimits
-from wcodec.progress import Counter, Progress
+from wcodec.progress import Counter, Progress, watching
 
 
 def info(path: Path, *, limits: ReadLimits | None = None) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def verify(
     *,
     threads: int | None = None,
     limits: ReadLimits | None = None,
-    progress: Progress | None = None,
+    progress: Progress | type | None = None,
 ) -> dict[str, Any]:
     """Decode everything in a wcodec file or directory, check every checksum, and keep nothing.
 
@@ -143,10 +143,11 @@ def verify(
     started = time.perf_counter()
     n_threads = batch.thread_count(threads)
     limits = limits or ReadLimits()
-    if os.path.isdir(path):
-        found = _verify_directory(os.fspath(path), n_threads, limits, progress)
-    else:
-        found = _verify_file(path, n_threads, limits, progress)
+    with watching(progress) as watch:
+        if os.path.isdir(path):
+            found = _verify_directory(os.fspath(path), n_threads, limits, watch)
+        else:
+            found = _verify_file(path, n_threads, limits, watch)
     return {**found, "seconds": time.perf_counter() - started}
 
 

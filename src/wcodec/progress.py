@@ -3,9 +3,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 Progress = Callable[[int, int], object]
+
+
+@contextmanager
+def watching(progress: Progress | type | None) -> Iterator[Progress | None]:
+    """Give the callback of a `progress` argument: itself, or one that drives a bar of a class like
+    tqdm.tqdm, which is made with unit and unit_scale, has `total` and update(n), and is closed at
+    the end.
+    """
+    if not isinstance(progress, type):
+        yield progress
+        return
+    bar: Any = progress(total=None, unit="B", unit_scale=True)
+    seen = 0
+
+    def update(done: int, total: int) -> None:
+        nonlocal seen
+        bar.total = total or None
+        bar.update(done - seen)
+        seen = done
+
+    try:
+        yield update
+    finally:
+        bar.close()
 
 
 class Counter:

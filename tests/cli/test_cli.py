@@ -170,6 +170,15 @@ def test_verbose_prints_a_line_a_layer_to_stderr(model):
     assert len(done.stderr.splitlines()) == 7
 
 
+def test_progress_as_json_lines(model, tmp_path):
+    encoded = tmp_path / "model.wcodec"
+    for args in (("encode", model), ("decode", encoded, "-o", tmp_path / "y"), ("verify", encoded)):
+        done = run(*args, "--progress", "json", "-q")
+        assert done.returncode == 0
+        lines = [json.loads(line) for line in done.stderr.splitlines()]
+        assert lines[-1]["done_bytes"] == lines[-1]["total_bytes"] > 0
+
+
 def test_version_and_help():
     assert run("--version").stdout.startswith("wcodec, version 0.")
     done = run("--help")

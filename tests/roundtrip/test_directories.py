@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import shutil
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -364,3 +365,34 @@ def test_progress_counts_all_shards(model, tmp_path):
         assert len(set(total)) == 1
         assert done[-1] == total[-1]
         assert list(done) == sorted(done)
+
+
+class Bar:
+    """What tqdm.tqdm offers, as far as it is used."""
+
+    made: ClassVar[list] = []
+
+    def __init__(self, total=None, unit="it", unit_scale=False):
+        self.total, self.n, self.closed = total, 0, False
+        assert (unit, unit_scale) == ("B", True)
+        self.made.append(self)
+
+    def update(self, n):
+        assert n >= 0
+        self.n += n
+
+    def close(self):
+        self.closed = True
+
+
+def test_progress_may_be_a_class_like_tqdm(model, tmp_path):
+    Bar.made.clear()
+    encode(model, tmp_path / "a", progress=Bar)
+    wcodec.decode_checkpoint(tmp_path / "a", tmp_path / "b", progress=Bar)
+    wcodec.verify(tmp_path / "a", progress=Bar)
+    wcodec.decode_checkpoint(tmp_path / "a", progress=Bar)
+    with pytest.raises(ValueError, match=r"no \.wcodec"):
+        wcodec.verify(model, progress=Bar)
+    assert len(Bar.made) == 5
+    assert all(bar.closed for bar in Bar.made)
+    assert all(bar.n == bar.total for bar in Bar.made[:4])

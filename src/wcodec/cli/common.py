@@ -9,6 +9,7 @@ import glob
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 resume_option = click.option(
     "--resume", is_flag=True, help="Keep outputs that are right already, and go on."
+)
+progress_option = click.option(
+    "--progress",
+    "progress_kind",
+    type=click.Choice(["bar", "json", "none"]),
+    default="bar",
+    help="On standard error: a bar, if that is a terminal (the default), or JSON lines.",
 )
 input_argument = click.argument("input", type=click.Path())
 inputs_argument = click.argument(
@@ -189,11 +197,16 @@ def count(n: int, thing: str) -> str:
 
 
 @contextmanager
-def shown_progress(label: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+def shown_progress(
+    label: str, kind: str, quiet: bool
+) -> Iterator[Callable[[int, int], None] | None]:
     """A progress callback that draws a bar with bytes and GB/s on stderr, or None where nobody
-    looks.
+    looks; of kind "json" one that prints lines of JSON whether anybody looks or not.
     """
-    if quiet or not sys.stderr.isatty():
+    if kind == "json":
+        yield _JsonLines(label)
+        return
+    if kind == "none" or quiet or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
@@ -216,6 +229,22 @@ def shown_progress(label: str, quiet: bool) -> Iterator[Callable[[int, int], Non
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total or None)
+
+
+class _JsonLines:
+    """A progress callback that prints a line of JSON to stderr, ten a second at most."""
+
+    SECONDS = 0.1
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._next = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() >= self._next or done == total:
+            self._next = time.monotonic() + self.SECONDS
+            line = {"task": self._label, "done_bytes": done, "total_bytes": total or None}
+            click.echo(json.dumps(line), err=True)
 
 
 def print_json(value: Any) -> None:

@@ -18,6 +18,7 @@ from wcodec.cli import common
 @click.option("--device", default="cpu", show_default=True, help="Where to decode.")
 @click.option("--use-gpu", is_flag=True, help="Decode on the GPU.")
 @common.resume_option
+@common.progress_option
 @common.quiet_option
 @common.json_option
 def command(
@@ -28,6 +29,7 @@ def command(
     device: str,
     use_gpu: bool,
     resume: bool,
+    progress_kind: str,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -42,7 +44,7 @@ def command(
     from wcodec.decode import decode_checkpoint
 
     def work(input: Any, output: Any) -> dict[str, Any]:
-        with common.shown_progress("decoding", quiet or as_json) as progress:
+        with common.shown_progress("decoding", progress_kind, quiet or as_json) as progress:
             return decode_checkpoint(
                 input,
                 output,

@@ -25,6 +25,7 @@ from wcodec.cli import common
 @click.option("--all-files", is_flag=True, help="Of a directory, copy redundant weight files, too.")
 @common.resume_option
 @click.option("-v", "--verbose", is_flag=True, help="Print a line a layer.")
+@common.progress_option
 @common.quiet_option
 @common.json_option
 def command(
@@ -42,6 +43,7 @@ def command(
     all_files: bool,
     resume: bool,
     verbose: bool,
+    progress_kind: str,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -60,7 +62,9 @@ def command(
     from wcodec.encode import encode_checkpoint
 
     def work(input: Any, output: Any) -> dict[str, Any]:
-        with common.shown_progress("encoding", quiet or as_json or verbose) as progress:
+        with common.shown_progress(
+            "encoding", progress_kind, quiet or as_json or verbose
+        ) as progress:
             return encode_checkpoint(
                 input,
                 output,

@@ -11,9 +11,16 @@ from wcodec.cli import common
 @click.command(name="verify")
 @common.inputs_argument
 @common.threads_option
+@common.progress_option
 @common.quiet_option
 @common.json_option
-def command(inputs: tuple[str, ...], threads: int | None, quiet: bool, as_json: bool) -> int:
+def command(
+    inputs: tuple[str, ...],
+    threads: int | None,
+    progress_kind: str,
+    quiet: bool,
+    as_json: bool,
+) -> int:
     """Decode wcodec files or directories without writing and check every checksum.
 
     Exit code 0 if all of them are sound, 1 if any is not.
@@ -23,7 +30,7 @@ def command(inputs: tuple[str, ...], threads: int | None, quiet: bool, as_json: 
 
     results = []
     for input in inputs:
-        with common.shown_progress("verifying", quiet or as_json) as progress:
+        with common.shown_progress("verifying", progress_kind, quiet or as_json) as progress:
             try:
                 result = {"path": input, "ok": True}
                 result.update(verify(input, threads=threads, progress=progress))
