@@ -55,7 +55,7 @@ def convert_directory(
     _check_content(plan, output)
     run = _Run(plan, output, convert, matches, resume, progress)
     with run.undone_on_error():
-        run.make_directories()
+        run.prepare_output()
         run.convert_shards()
         run.copy_files()
         if run.failures:
@@ -160,8 +160,10 @@ class _Run:
             with contextlib.suppress(OSError):
                 os.rmdir(path)
 
-    def make_directories(self) -> None:
-        """Make the output and the directories in it; remove what killed runs have left there."""
+    def prepare_output(self) -> None:
+        """Make the output and the directories in it; remove what killed runs have left there, and
+        an index.
+        """
         for below in ("", *self._plan.directories):
             path = join(self._output, below)
             if os.path.isdir(path):
@@ -169,6 +171,10 @@ class _Run:
             else:
                 self._made_directories.append(path)
                 os.mkdir(path)
+
+        for target, _ in self._plan.indexes:  # of an earlier run; the shards are about to change
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(join(self._output, target))
 
     def convert_shards(self) -> None:
         for item in self._plan.shards:

@@ -325,6 +325,20 @@ def test_an_interrupted_run_that_resumes_keeps_what_it_finished(model, tmp_path,
     assert [file["kept"] for file in statistics["files"]] == [True, False, False, False]
 
 
+def test_half_replaced_output_has_no_index(tmp_path, monkeypatch):
+    """Else the shards of two models would pass for one."""
+    encode(write_shards(tmp_path / "a"), tmp_path / "out")
+    model = write_shards(tmp_path / "b", seed=100)
+    with monkeypatch.context() as patched:
+        Interruption(patched, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            encode(model, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*index*"))
+    encode(model, tmp_path / "out")
+    encode(model, tmp_path / "expected")
+    assert tree(tmp_path / "out") == tree(tmp_path / "expected")
+
+
 def test_an_io_error_of_one_input_is_a_partial_failure(model, tmp_path, monkeypatch):
     Interruption(monkeypatch, OSError(errno.EIO, "Input/output error"))
     with pytest.raises(PartialError, match="Input/output error") as caught:
