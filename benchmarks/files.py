@@ -39,6 +39,14 @@ def commands(source: Path, directory: Path) -> dict[str, tuple[list[str], Path]]
     }
 
 
+def zstd_version() -> str:
+    """The line that the zstd command says of itself."""
+    if not shutil.which("zstd"):
+        return "no zstd command"
+    done = subprocess.run(["zstd", "--version"], check=True, capture_output=True, text=True)
+    return done.stdout.strip(" *\n")
+
+
 def sync_file(path: Path) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())

@@ -119,7 +119,7 @@ def zipnn_codec(threads: int) -> Codec:
 
 def openzl_codec(entropy: str) -> Codec:
     """Floats are split into exponents and the rest; `entropy` (Entropy: OpenZL's choice, or Fse)
-    codes the exponents. For the rest the graph with the best ratio on MiniLM was taken.
+    codes the exponents, and bytes. For the rest the graph with the best ratio on MiniLM was taken.
     """
     zl = importlib.import_module("openzl.ext")
     splits = {
@@ -128,25 +128,27 @@ def openzl_codec(entropy: str) -> Codec:
         "F32": (zl.nodes.Float32Deconstruct, "Compress", np.uint32),
     }
 
+    def typed(flat: np.ndarray, dtype: str) -> Any:
+        if flat.itemsize == 1:
+            return zl.Input(zl.Type.Serial, flat.view(np.uint8))
+        return zl.Input(zl.Type.Numeric, flat.view(splits[dtype][2]) if dtype in splits else flat)
+
+    def start(compressor: Any, dtype: str, size: int) -> Any:
+        coder = getattr(zl.graphs, entropy)()
+        if dtype in splits:
+            split, rest, _ = splits[dtype]
+            return split()(compressor, getattr(zl.graphs, rest)(), coder)
+        if size == 1:
+            return coder(compressor)
+        return getattr(zl.graphs, "Entropy" if size == 2 else "Compress")()(compressor)
+
     def encode(flat: np.ndarray, dtype: str) -> Any:
         compressor = zl.Compressor()
-        kind = zl.Type.Numeric
-        if dtype in splits:
-            split, rest, word = splits[dtype]
-            rest_graph = getattr(zl.graphs, rest)()
-            graph = split()(compressor, rest_graph, getattr(zl.graphs, entropy)())
-            flat = flat.view(word)
-        elif flat.itemsize == 1:
-            graph, kind, flat = getattr(zl.graphs, entropy)(), zl.Type.Serial, flat.view(np.uint8)
-            graph = graph(compressor)
-        else:
-            graph = getattr(zl.graphs, "Entropy" if flat.itemsize == 2 else "Compress")()
-            graph = graph(compressor)
-        compressor.select_starting_graph(graph)
+        compressor.select_starting_graph(start(compressor, dtype, flat.itemsize))
         context = zl.CCtx()
         context.ref_compressor(compressor)
         context.set_parameter(zl.CParam.FormatVersion, zl.MAX_FORMAT_VERSION)
-        return context.compress([zl.Input(kind, flat)])
+        return context.compress([typed(flat, dtype)])
 
     def decode(data: Any, _: str) -> Any:
         return zl.DCtx().decompress(data)[0].content.as_nparray()

@@ -195,10 +195,10 @@ def head() -> list[str]:
     ]
 
 
-def write(path: Path, rows: list[Row]) -> None:
+def write(path: Path, lines: list[str], rows: list[Row]) -> None:
     path.parent.mkdir(exist_ok=True)
     with open(path, "w", newline="") as file:
-        file.write("".join(f"{line}\n" for line in head()))
+        file.write("".join(f"{line}\n" for line in lines))
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -223,7 +223,8 @@ def main() -> None:
         rows.append(row)
         show(row)
     if rows and not arguments.no_write:
-        write(result_path(kind), rows)
+        command = [f"# {files.zstd_version()}"] if arguments.files else []
+        write(result_path(kind), head() + command, rows)
 
 
 if __name__ == "__main__":
