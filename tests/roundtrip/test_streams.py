@@ -3,6 +3,7 @@
 
 import gc
 import io
+import os
 import subprocess
 import sys
 import weakref
@@ -130,8 +131,22 @@ def test_pipes_on_the_command_line(tmp_path):
     assert b"several" in run([*encode, "-", tmp_path / "a"], data, code=2)
     assert b"directory" in run([*encode, tmp_path, "-o", "-"], code=2)
     assert b"header" in run([*encode, "-"], b"nonsense", code=1)
+
+
+def has_terminals() -> bool:
+    try:
+        for descriptor in os.openpty():
+            os.close(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_terminals(), reason="the system has no pseudo-terminals to give")
+def test_no_weights_to_a_terminal(tmp_path):
+    (tmp_path / "a").write_bytes(save(TENSORS))
     code = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
-    on_terminal = [sys.executable, "-c", code, *encode, tmp_path / "a", "-o", "-"]
-    done = subprocess.run(on_terminal, capture_output=True, timeout=60)
+    encode = [sys.executable, "-m", "wcodec", "encode", tmp_path / "a", "-o", "-"]
+    done = subprocess.run([sys.executable, "-c", code, *encode], capture_output=True, timeout=60)
     assert done.returncode == 2
     assert b"standard output is a terminal" in done.stdout
