@@ -34,6 +34,7 @@ import numpy as np
 from cases import Arrays, all_cases
 from peers import Codec, codecs, versions
 
+from wcodec import _core
 from wcodec.dtypes import dtype_name
 
 RESULTS = Path(__file__).with_name("results")
@@ -191,6 +192,7 @@ def head() -> list[str]:
     return [
         f"# {cpu_model()}, {os.cpu_count()} CPUs, load {os.getloadavg()[1]:.1f}, "
         f"Python {platform.python_version()}",
+        f"# wcodec backend: {_core.backend()}",
         f"# {versions()}",
     ]
 

@@ -554,12 +554,12 @@ void split_steps(Form form, const uint8_t* words, size_t n_steps, uint16_t* valu
 
 // ---- survey ----
 
-// Codes are counted by their bits: a chunk of words becomes nine bit planes, and a walk down a
+// Codes are counted by their bits: a run of words becomes nine bit planes, and a walk down a
 // binary tree halves the set of words by one bit after the other, leaves out empty sets, and counts
 // what is left. Trained weights have some 30 codes of the 512, so most of the tree is empty.
 constexpr uint32_t CODE_BITS = 9;
 constexpr uint32_t CHUNK_VECTORS = 8;
-constexpr uint32_t CHUNK_GROUPS = 8 * CHUNK_VECTORS;
+constexpr uint32_t RUN_GROUPS = 8 * CHUNK_VECTORS;
 
 struct WordSet {
     __m512i part[CHUNK_VECTORS];  // a bit for each word
@@ -627,12 +627,12 @@ void survey(const uint8_t* words, size_t n, Survey& survey) {
     const uint8_t* from = words;
     while (n_groups > 0) {
         const uint32_t groups =
-            n_groups < CHUNK_GROUPS ? static_cast<uint32_t>(n_groups) : CHUNK_GROUPS;
+            n_groups < RUN_GROUPS ? static_cast<uint32_t>(n_groups) : RUN_GROUPS;
         for (uint32_t group = 0; group < groups; ++group, from += GROUP_LANES * w) {
             for (uint32_t i = 0; i < w; ++i) {
-                // The next chunk comes while this one is counted.
+                // The next run comes while this one is counted.
                 _mm_prefetch(
-                    reinterpret_cast<const char*>(from + CHUNK_GROUPS * GROUP_LANES * w + 64 * i),
+                    reinterpret_cast<const char*>(from + RUN_GROUPS * GROUP_LANES * w + 64 * i),
                     _MM_HINT_T1);
                 const __m512i part = load(from + 64 * i);
                 any = _mm512_or_si512(any, part);

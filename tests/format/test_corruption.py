@@ -86,20 +86,16 @@ def test_every_prefix_is_truncated(encoded, decode):
 
 @pytest.mark.parametrize("decode", [decode_by_index, decode_by_pipe])
 def test_every_changed_byte_is_found(encoded, decode):
-    data, arrays = encoded
+    data, _ = encoded
     missed = []
     for at in range(len(data)):
         for value in {data[at] ^ 1 << at % 8, data[at] ^ 0xFF, 0} - {data[at]}:
             changed = data[:at] + bytes([value]) + data[at + 1 :]
             try:
-                decoded = decode(changed)
+                decode(changed)
             except wcodec.FormatError:
                 continue
-            # Random access leaves alone what only the file's own CRC covers; then all data is
-            # right.
-            same = all(decoded[name].tobytes() == array.tobytes() for name, array in arrays.items())
-            if decode is decode_by_pipe or not same:
-                missed.append(at)
+            missed.append(at)
     assert missed == []
 
 
