@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from wcodec._version import __version__
 
 if TYPE_CHECKING:
+    from wcodec.comparing import diff
     from wcodec.decode import decode_array, decode_checkpoint, decode_layer_standalone
-    from wcodec.editing import decode_layer, diff, edit_checkpoint, extract
+    from wcodec.editing import edit_checkpoint, extract
     from wcodec.encode import LEVELS, encode_array, encode_checkpoint, encode_layer_standalone
     from wcodec.errors import (
         CorruptError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         WcodecError,
     )
     from wcodec.inspection import info, verify
+    from wcodec.layers import decode_layer
     from wcodec.limits import ReadLimits
 
 __all__ = [
@@ -58,7 +60,9 @@ __all__ = [
 _HOMES = {
     "encode": ("LEVELS", "encode_array", "encode_checkpoint", "encode_layer_standalone"),
     "decode": ("decode_array", "decode_checkpoint", "decode_layer_standalone"),
-    "editing": ("decode_layer", "diff", "edit_checkpoint", "extract"),
+    "comparing": ("diff",),
+    "layers": ("decode_layer",),
+    "editing": ("edit_checkpoint", "extract"),
     "errors": (
         "CorruptError",
         "DeviceError",

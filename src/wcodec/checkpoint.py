@@ -18,7 +18,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from wcodec import strict_json
@@ -50,6 +50,7 @@ _INDEX = re.compile(
 # and diffusers name them.
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,6})-of-(?P<total>\d{5,6})(?P<variant>\.[^.]+)?")
 _WEIGHT_MAP, _METADATA, _OURS, _SOURCE_INDEX = "weight_map", "metadata", "wcodec", "source_index"
+_TOTAL_SIZE = "total_size"
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,69 @@ def plan_decode(directory: str, limits: ReadLimits | None = None) -> CheckpointP
             return set(reader.layers)
 
     return _plan(directory, _list(directory, True), SUFFIX, SOURCE_SUFFIX, layer_names)
+
+
+@dataclass(frozen=True)
+class ShardEdit:
+    """What changes in a shard: names of layers removed and added, by how many bytes its tensors
+    grow, and how many layers it has then.
+    """
+
+    removed: Collection[str]
+    added: Collection[str]
+    growth: int
+    n_layers: int
+
+
+def plan_edit(
+    directory: str, edits: Mapping[str, ShardEdit], limits: ReadLimits | None = None
+) -> CheckpointPlan:
+    """Plan a wcodec directory like `directory` whose shards have been edited, by their paths below
+    it. A shard that an index named and that has no layers then is left out.
+
+    Raises what plan_decode() raises, and ValueError for layers added to a directory where several
+    indexes, or shards without one, leave open which model they belong to.
+    """
+    plan = plan_decode(directory, limits)
+    if any(edit.added for edit in edits.values()) and len(plan.indexes or plan.shards) > 1:
+        raise ValueError(f"{directory}: holds several models; add layers to one of its files")
+    indexes, empty = [], set()
+    for target, content in plan.indexes:
+        where = join(directory, target)
+        match = _INDEX.fullmatch(os.path.basename(target))
+        assert match is not None
+        folder = os.path.dirname(target)
+        name = f"{match['stem']}{SUFFIX}.index{match['variant'] or ''}.json"
+        edited, now_empty = _edit_index(content, folder, edits, where)
+        indexes.append((join(folder, name), encode_index(edited, where)))
+        empty |= now_empty
+    shards = [Item(i.source, i.source, i.n_bytes) for i in plan.shards if i.source not in empty]
+    left_out = [*plan.left_out, *sorted(empty)]
+    return replace(plan, shards=shards, indexes=indexes, left_out=left_out)
+
+
+def _edit_index(
+    content: bytes, folder: str, edits: Mapping[str, ShardEdit], where: str
+) -> tuple[bytes, set[str]]:
+    """A source's index with these edits, and the shards that it names no longer."""
+    value = strict_json.parse(content, where)
+    weight_map, metadata = value[_WEIGHT_MAP], value.get(_METADATA) or {}
+    shards = {
+        join(folder, name).removesuffix(SOURCE_SUFFIX) + SUFFIX: name
+        for name in weight_map.values()
+    }
+    named = shards.keys() & edits.keys()
+    for shard in sorted(named):
+        edit = edits[shard]
+        for tensor in edit.removed:
+            weight_map.pop(tensor, None)
+        weight_map.update(dict.fromkeys(edit.added, shards[shard]))
+        if isinstance(metadata.get(_TOTAL_SIZE), int):
+            metadata[_TOTAL_SIZE] += edit.growth
+    if named:
+        text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        content = text.encode("utf-8") + b"\n"
+    return content, {shard for shard in named if not edits[shard].n_layers}
 
 
 def _tensor_names(path: str) -> Collection[str]:

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import IO, Any, Protocol
 
@@ -34,13 +35,28 @@ from wcodec.directories import Comparison, DiffersError, convert_directory
 from wcodec.dtypes import bits, numpy_dtype, unit_bytes
 from wcodec.errors import CorruptError, LimitError
 from wcodec.limits import ReadLimits
-from wcodec.progress import Counter, Progress, watching
+from wcodec.memory import Budget, budget
+from wcodec.progress import Counter, Progress, say, size_change, watching
 from wcodec.publication import publish
 from wcodec.safetensors_file import TensorEntry, canonical_header, parse_header
 
-WINDOW_BYTES = 32 << 20
+KEPT_BYTES = 16 << 20  # a decompressed block of coding lz, and once more unshuffled
 
 Path = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """What goes for every file of a run."""
+
+    budget: Budget
+    limits: ReadLimits
+    verbose: bool = False
+
+
+def decode_budget(threads: int | None, max_memory: int | None = None) -> Budget:
+    """What a run of decoding may use. Raises ValueError for arguments out of range."""
+    return budget(batch.thread_count(threads), max_memory, KEPT_BYTES)
 
 
 class Output(Protocol):
@@ -56,8 +72,10 @@ def decode_checkpoint(
     device: str = "cpu",
     use_gpu: bool = False,
     threads: int | None = None,
+    max_memory: int | None = None,
     limits: ReadLimits | None = None,
     resume: bool = False,
+    verbose: bool = False,
     progress: Progress | type | None = None,
 ) -> dict[str, Any]:
     """Decode a wcodec file or directory into arrays, or back into what it was made of.
@@ -76,79 +94,71 @@ def decode_checkpoint(
     With `resume`, for a file as for a directory, an output that has the right bytes already is
     kept. A directory without `output` gives the arrays of all its shards.
 
-    `progress` is called with (bytes decoded, bytes in all), all being 0 while a pipe has not told
-    it, or is a class like tqdm.tqdm.
+    `max_memory` bounds what is held at once, in bytes beside the arrays asked for and the index (of
+    long names); the default is 512 MiB. `progress` is called with (bytes decoded, bytes in all),
+    all being 0 while a pipe has not told it, or is a class like tqdm.tqdm. `verbose` prints a line
+    a layer to stderr.
 
     Raises TruncatedError, CorruptError (naming layer and block), UnsupportedError or LimitError
     (see ReadLimits), OSError from the file system, NotImplementedError for `device` other than
     "cpu" and for `use_gpu`, which are not built yet. PartialError if some files of a directory
-    fail: the others are there, but no index. ValueError for an output that is the input or in it.
+    fail: the others are there, but no index. ValueError for an output that is the input or in it,
+    and for less `max_memory` than the least that the message names.
     """
     if device != "cpu":
         raise NotImplementedError(f"device={device!r} is not built yet; use 'cpu'")
     if use_gpu:
         raise NotImplementedError("use_gpu=True is not built yet; use False")
-    limits = limits or ReadLimits()
-    n_threads = batch.thread_count(threads)
+    options = DecodeOptions(decode_budget(threads, max_memory), limits or ReadLimits(), verbose)
     with watching(progress) as watch:
         if isinstance(input, (str, os.PathLike)) and os.path.isdir(input):
-            return _decode_directory(os.fspath(input), output, n_threads, limits, resume, watch)
+            return _decode_directory(os.fspath(input), output, options, resume, watch)
         started = time.perf_counter()
         if output is None:
-            with open_reader(input, limits) as reader:
-                return _decode_arrays(reader, n_threads, watch)
-        statistics = _decode_file(input, output, n_threads, limits, resume, watch)
+            with open_reader(input, options.limits) as reader:
+                return _decode_arrays(reader, options, watch)
+        statistics = _decode_file(input, output, options, resume, watch)
         return {**statistics, "seconds": time.perf_counter() - started}
 
 
 def _decode_file(
-    input: Any,
-    output: Any,
-    threads: int,
-    limits: ReadLimits,
-    resume: bool,
-    progress: Progress | None,
+    input: Any, output: Any, options: DecodeOptions, resume: bool, progress: Progress | None
 ) -> dict[str, Any]:
     """Write the safetensors file of a wcodec file; returns statistics."""
-    with open_reader(input, limits) as reader:
+    with open_reader(input, options.limits) as reader:
         if not isinstance(output, (str, os.PathLike)):
-            return write_safetensors(reader, output, threads, progress)
+            return write_safetensors(reader, output, options, progress)
         if not hasattr(input, "read") and os.path.exists(output):
             if os.path.samefile(input, output):
                 raise ValueError(f"output {os.fspath(output)!r} is the input itself")
             if resume and os.path.isfile(output):
                 with contextlib.suppress(DiffersError), Comparison(os.fspath(output)) as comparison:
-                    return write_safetensors(reader, comparison, threads, progress)
+                    return write_safetensors(reader, comparison, options, progress)
         with publish(output, force=True) as file:
-            return write_safetensors(reader, file, threads, progress)
+            return write_safetensors(reader, file, options, progress)
 
 
 def _decode_directory(
-    input: str,
-    output: Any,
-    threads: int,
-    limits: ReadLimits,
-    resume: bool,
-    progress: Progress | None,
+    input: str, output: Any, options: DecodeOptions, resume: bool, progress: Progress | None
 ) -> dict[str, Any]:
     started = time.perf_counter()
 
     def convert(source: str, target: str, progress: Progress | None) -> int:
-        statistics = _decode_file(source, target, threads, limits, False, progress)
+        statistics = _decode_file(source, target, options, False, progress)
         return int(statistics["output_bytes"])
 
     def matches(source: str, target: str, progress: Progress | None) -> bool:
-        with Reader(source, limits=limits) as reader:
+        with Reader(source, limits=options.limits) as reader:
             try:
                 with Comparison(target) as comparison:
-                    write_safetensors(reader, comparison, threads, progress)
+                    write_safetensors(reader, comparison, options, progress)
             except DiffersError:
                 return False
         return True
 
-    plan = plan_decode(input, limits)
+    plan = plan_decode(input, options.limits)
     if output is None:
-        return _decode_shards(plan, threads, limits, progress)
+        return _decode_shards(plan, options, progress)
     if not isinstance(output, (str, os.PathLike)):
         raise ValueError("the output of a directory is a directory, expected a path")
     statistics = convert_directory(
@@ -158,17 +168,17 @@ def _decode_directory(
 
 
 def _decode_shards(
-    plan: CheckpointPlan, threads: int, limits: ReadLimits, progress: Progress | None
+    plan: CheckpointPlan, options: DecodeOptions, progress: Progress | None
 ) -> dict[str, NDArray[Any]]:
     counter = Counter(progress, sum(item.n_bytes for item in plan.shards))
     arrays: dict[str, NDArray[Any]] = {}
     for item in plan.shards:
         path = join(plan.source, item.source)
-        with Reader(path, limits=limits) as reader:
+        with Reader(path, limits=options.limits) as reader:
             twice = arrays.keys() & reader.layers.keys()
             if twice:
                 raise ValueError(f"{path}: layer {min(twice)!r} is in another file as well")
-            arrays.update(_decode_arrays(reader, threads, counter.part(item.n_bytes)))
+            arrays.update(_decode_arrays(reader, options, counter.part(item.n_bytes)))
     return arrays
 
 
@@ -192,18 +202,19 @@ def layers_of(reader: Reader | SequentialReader) -> Iterator[Layer | SequentialL
 
 
 def decode_windows(
-    layer: Layer | SequentialLayer, threads: int, out: NDArray[np.uint8] | None = None
+    layer: Layer | SequentialLayer, budget: Budget, out: NDArray[np.uint8] | None = None
 ) -> Iterator[NDArray[np.uint8]]:
     """Decode a stored layer window by window and yield the bytes of each, in order.
 
     With `out`, an array of data_bytes, windows are decoded into their places in it; else each is
-    valid until the next.
+    valid until the next. Raises ValueError for a layer whose windows the budget does not allow.
     """
     head = layer.head
     grid = grid_of(head)
     scratch = batch.aligned_empty(0)
     first_block = 0
-    for window in grid.windows(WINDOW_BYTES):
+    for window in grid.windows(budget.window_bytes):
+        budget.check(head.name, window.size)
         if out is not None:
             target = out[window.start : window.start + window.size]
         else:
@@ -225,7 +236,7 @@ def decode_windows(
             row_index,
             target,
             grid.unit_bytes,
-            threads=threads,
+            threads=budget.threads,
             layer=head.name,
             first_block=first_block,
         )
@@ -259,18 +270,19 @@ def grid_of(head: LayerHead) -> Grid:
 
 
 def _decode_arrays(
-    reader: Reader | SequentialReader, threads: int, progress: Progress | None
+    reader: Reader | SequentialReader, options: DecodeOptions, progress: Progress | None
 ) -> dict[str, NDArray[Any]]:
     counter = Counter(progress, _total_bytes(reader))
     arrays: dict[str, NDArray[Any]] = {}
     for layer in layers_of(reader):
         head = layer.head
+        _say_layer(head, options)
         if head.kind == KIND_REFERENCE:
             data = arrays[head.target].reshape(-1).view(np.uint8).copy()
             counter.add(len(data))
         else:
             data = batch.aligned_empty(head.data_bytes)
-            for window in decode_windows(layer, threads, data):
+            for window in decode_windows(layer, options.budget, data):
                 counter.add(len(window))
         arrays[head.name] = as_array(data, head.dtype, head.shape)
     return arrays
@@ -298,7 +310,10 @@ def array_shape(dtype: str, shape: tuple[int, ...], data_bytes: int) -> tuple[in
 
 
 def write_safetensors(
-    reader: Reader | SequentialReader, file: Output, threads: int, progress: Progress | None
+    reader: Reader | SequentialReader,
+    file: Output,
+    options: DecodeOptions,
+    progress: Progress | None,
 ) -> dict[str, Any]:
     """Write the safetensors file of a container; returns statistics. Raises CorruptError where its
     header and layers disagree.
@@ -309,16 +324,30 @@ def write_safetensors(
     n_layers = 0
     for layer in _layers_by_header(reader, parse_header(header).tensors):
         n_layers += 1
+        _say_layer(layer.head, options)
         if layer.head.kind == KIND_REFERENCE:
             layer = _target_of(reader, layer.head)
-        for window in decode_windows(layer, threads):
+        for window in decode_windows(layer, options.budget):
             _write_all(file, window.data)
             counter.add(len(window))
+    output_bytes = 8 + len(header) + counter.done
+    if options.verbose:
+        say(size_change(reader.file_bytes, output_bytes))
     return {
         "input_bytes": reader.file_bytes,
-        "output_bytes": 8 + len(header) + counter.done,
+        "output_bytes": output_bytes,
         "n_layers": n_layers,
     }
+
+
+def _say_layer(head: LayerHead, options: DecodeOptions) -> None:
+    if options.verbose:
+        coding = (
+            f"the same as {head.target}"
+            if head.kind == KIND_REFERENCE
+            else batch.CODING_NAMES[head.family]
+        )
+        say(f"{head.name}  {head.dtype} {list(head.shape)}  {coding}  {head.data_bytes} bytes")
 
 
 def _write_all(file: Output, data: bytes | memoryview) -> None:
@@ -438,6 +467,6 @@ def _decode_only_layer(
             )
         if not (out.flags.c_contiguous and out.flags.writeable):
             raise ValueError("out is not C-contiguous and writable")
-    for _ in decode_windows(layer, batch.thread_count(threads), out.reshape(-1).view(np.uint8)):
+    for _ in decode_windows(layer, decode_budget(threads), out.reshape(-1).view(np.uint8)):
         pass
     return out

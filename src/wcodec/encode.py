@@ -2,20 +2,18 @@
 """The encoding flow: source -> plan -> windows -> blocks -> container. Read encode_checkpoint
 first, then encode_layer.
 
-Memory is bounded by a few windows of 32 MiB, whatever the size of the source: a layer is read,
-coded and written window by window.
+Memory is bounded by a few windows of at most 32 MiB, whatever the size of the source: a layer is
+read, coded and written window by window.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain, islice
 from math import prod
 from typing import IO, Any
 
@@ -31,18 +29,19 @@ from wcodec.codec.plan import (
     MAX_BLOCK_ELEMENTS,
     MIN_BLOCK_ELEMENTS,
     SAMPLE_BYTES,
-    WINDOW_BYTES,
     ZSTD_LEVEL,
     Plan,
     plan_layer,
 )
 from wcodec.codec.structure import group_rows
 from wcodec.container import LayerHead, Metadata, Reader, Writer
-from wcodec.decode import write_safetensors
+from wcodec.decode import DecodeOptions, decode_budget, write_safetensors
 from wcodec.directories import Comparison, DiffersError, convert_directory
 from wcodec.dtypes import bits, data_bits
 from wcodec.errors import FormatError
-from wcodec.progress import Counter, Progress, watching
+from wcodec.limits import ReadLimits
+from wcodec.memory import MIN_WINDOW_BYTES, Budget, budget
+from wcodec.progress import Counter, Progress, say, size_change, watching
 from wcodec.publication import publish
 from wcodec.safetensors_file import SafetensorsFile
 from wcodec.sources import (
@@ -68,7 +67,7 @@ class EncodeOptions:
     tile_size: int
     block_elements: int
     verify: bool
-    threads: int
+    budget: Budget
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
@@ -89,6 +88,11 @@ class EncodeOptions:
             )
 
 
+def encode_budget(threads: int | None, max_memory: int | None = None) -> Budget:
+    """What a run of encoding may use. Raises ValueError for arguments out of range."""
+    return budget(batch.thread_count(threads), max_memory, SAMPLE_BYTES)
+
+
 @dataclass(frozen=True)
 class _Request:
     """The arguments of encode_checkpoint that go for every file."""
@@ -97,6 +101,7 @@ class _Request:
     model_name: str | None
     metadata: Mapping[str, str]
     duplicates: bool
+    max_memory: int | None
     verbose: bool
 
     def metadata_of(self, header: str | None) -> Metadata:
@@ -122,6 +127,7 @@ def encode_checkpoint(
     quant_type: str | None = None,
     metadata: Mapping[str, str] | None = None,
     threads: int | None = None,
+    max_memory: int | None = None,
     verify: bool = True,
     duplicates: bool | None = None,
     all_files: bool = False,
@@ -147,9 +153,10 @@ def encode_checkpoint(
     text to text; for arrays it also becomes the `__metadata__` of the safetensors file that
     decoding writes. With `verify` every block is decoded again and compared before it leaves.
     `duplicates` stores layers with equal bytes of a file once (default: only if `output` is a path,
-    because a reader of a pipe cannot go back, and `input` can be read again). `progress` is called
-    with (bytes done, bytes in all), or is a class like tqdm.tqdm. `verbose` prints a line a layer
-    to stderr.
+    because a reader of a pipe cannot go back, and `input` can be read again). `max_memory` bounds
+    what is held at once, in bytes beside arrays of the caller's and the index; the default is 512
+    MiB, and it changes nothing in the output. `progress` is called with (bytes done, bytes in all),
+    or is a class like tqdm.tqdm. `verbose` prints a line a layer to stderr.
 
     Returns statistics: `input_bytes`, `output_bytes`, `compression_ratio`, `seconds`, `layers` (a
     dict each: name, dtype, shape, coding, data_bytes, bytes, bits_per_weight; none if the file was
@@ -157,7 +164,8 @@ def encode_checkpoint(
     output_bytes, kept), `copied` and `left_out`.
 
     Raises FormatError if the input is not a valid safetensors file, ValueError or TypeError for
-    wrong arguments, NotImplementedError for options that are not built yet, OSError from the file
+    wrong arguments (and for less `max_memory` than the least that the message names),
+    NotImplementedError for options that are not built yet, OSError from the file
     system. Nothing is left behind then; `resume` leaves the shards that are finished. PartialError
     if some files of a directory fail: the others are there, but no index.
     """
@@ -173,7 +181,7 @@ def encode_checkpoint(
         tile_size=tile_size,
         block_elements=DEFAULT_BLOCK_ELEMENTS if block_elements is None else block_elements,
         verify=verify,
-        threads=batch.thread_count(threads),
+        budget=encode_budget(threads, max_memory),
     )
     path = os.fspath(output) if isinstance(output, (str, os.PathLike)) else None
     once = not isinstance(input, (str, os.PathLike, Mapping))
@@ -181,7 +189,7 @@ def encode_checkpoint(
         raise ValueError("duplicates=True needs an input that can be read again")
     if duplicates is None:
         duplicates = path is not None and not once
-    request = _Request(options, model_name, dict(metadata or {}), duplicates, verbose)
+    request = _Request(options, model_name, dict(metadata or {}), duplicates, max_memory, verbose)
     if isinstance(input, (str, os.PathLike)) and os.path.isdir(input):
         if path is None:
             raise ValueError("the output of a directory is a directory, expected a path")
@@ -251,12 +259,14 @@ def _gives_back(path: str, source: Path, request: _Request, progress: Progress |
     """
     with SafetensorsFile(source) as file:
         expected = request.metadata_of(file.header.decode("utf-8"))
+    threads = request.options.budget.threads
+    options = DecodeOptions(decode_budget(threads, request.max_memory), ReadLimits())
     try:
         with Reader(path) as reader:
             if reader.metadata != expected:
                 return False
             with Comparison(os.fspath(source)) as comparison:
-                write_safetensors(reader, comparison, request.options.threads, progress)
+                write_safetensors(reader, comparison, options, progress)
             reader.check_file()
     except (FormatError, DiffersError):
         return False
@@ -288,7 +298,7 @@ def encode_tensors(
             row = _layer_row(tensor, coding, entry.record_bytes)
             rows.append(row)
             if verbose:
-                print(format_row(row), file=sys.stderr)
+                say(format_row(row))
             del tensor  # of a stream of arrays one is held at a time
         source.check_end()
     return rows, writer.file_bytes
@@ -302,17 +312,14 @@ def encode_layer(
     sample = reader.get(0, min(tensor.data_bytes, SAMPLE_BYTES))
     plan = plan_layer(tensor.dtype, tensor.shape, tensor.data_bytes, sample, options.block_elements)
     grid = plan.grid
-    windows = grid.windows(WINDOW_BYTES)
-    encoded = (
-        (window, _encode_window(plan, window, reader.get(window.start, window.size), options))
-        for window in windows
-    )
-    first = list(islice(encoded, 1))
-    codings = {c for _, blocks in first for c in np.unique(blocks.headers["coding"]).tolist()}
-    # A layer of one window whose blocks all came out raw or constant says so.
+    windows = grid.windows(options.budget.window_bytes)
     family = plan.family
-    if family not in codings and all(window.size == tensor.data_bytes for window, _ in first):
-        family = batch.RAW
+    first: list[batch.Blocks] = []
+    if tensor.data_bytes <= MIN_WINDOW_BYTES:  # then it is one window, whatever the memory
+        first = [blocks for window in windows for blocks in _encode(plan, window, reader, options)]
+        # A small layer whose blocks all came out raw or constant says so.
+        if family not in _codings(first):
+            family = batch.RAW
     writer.begin_layer(
         LayerHead(
             name=tensor.name,
@@ -328,17 +335,32 @@ def encode_layer(
             panel_rows=grid.panel_rows,
         )
     )
-    for window, blocks in chain(first, encoded):
-        writer.write_blocks(blocks.headers, blocks.data)
-        codings.update(np.unique(blocks.headers["coding"]).tolist())
+    codings = _write(writer, first)
+    counter.add(tensor.data_bytes if first else 0)
+    for window in windows:
+        codings |= _write(writer, _encode(plan, window, reader, options))
         counter.add(window.size)
     return writer.end_layer(), _coding_name(family, codings)
 
 
-def _encode_window(
-    plan: Plan, window: Window, data: NDArray[np.uint8], options: EncodeOptions
-) -> batch.Blocks:
+def _write(writer: Writer, blocks: list[batch.Blocks]) -> set[int]:
+    """Write blocks and return the codings among them."""
+    for part in blocks:
+        writer.write_blocks(part.headers, part.data)
+    return _codings(blocks)
+
+
+def _codings(blocks: list[batch.Blocks]) -> set[int]:
+    return {coding for part in blocks for coding in np.unique(part.headers["coding"]).tolist()}
+
+
+def _encode(
+    plan: Plan, window: Window, reader: _WindowReader, options: EncodeOptions
+) -> list[batch.Blocks]:
+    """The blocks of one window, in parts."""
+    options.budget.check(reader.name, window.size)
     grid = plan.grid
+    data = reader.get(window.start, window.size)
     if plan.family == batch.LZ:
         assert window.descriptors is not None
         return batch.encode_lz(
@@ -365,10 +387,10 @@ def _encode_window(
             form_set=plan.form_set,
             n_streams=max(1, plan.n_streams),
             verify=options.verify,
-            threads=options.threads,
+            threads=options.budget.threads,
         )
     )
-    return parts[0] if len(parts) == 1 else batch.concatenate(parts)
+    return parts
 
 
 class _WindowReader:
@@ -377,8 +399,9 @@ class _WindowReader:
     """
 
     def __init__(self, tensor: Tensor) -> None:
+        self.name = tensor.name
         self._tensor = tensor
-        self._memory = np.empty(min(tensor.data_bytes, WINDOW_BYTES), dtype=np.uint8)
+        self._memory = np.empty(min(tensor.data_bytes, SAMPLE_BYTES), dtype=np.uint8)
         self._start = self._end = 0  # what is in memory
 
     def get(self, start: int, size: int) -> NDArray[np.uint8]:
@@ -448,7 +471,7 @@ def _statistics(
         input_bytes = sum(row["data_bytes"] for row in rows)
     ratio = input_bytes / output_bytes
     if verbose:
-        print(f"{input_bytes} -> {output_bytes} bytes, ratio {ratio:.4f}", file=sys.stderr)
+        say(size_change(input_bytes, output_bytes))
     return {
         "input_bytes": input_bytes,
         "output_bytes": output_bytes,
@@ -491,7 +514,7 @@ def encode_array(
     holding the packed bytes as uint8 (the last axis then counts bytes), or any other dtype of the
     array's own element size. Raises ValueError if it does not fit.
     """
-    options = EncodeOptions(level, 16, DEFAULT_BLOCK_ELEMENTS, True, batch.thread_count(threads))
+    options = EncodeOptions(level, 16, DEFAULT_BLOCK_ELEMENTS, True, encode_budget(threads))
     tensor = ArrayTensor("weight", array) if dtype is None else _typed_tensor(array, dtype)
     file = io.BytesIO()
     encode_tensors(tensor_source([tensor]), file, Metadata(wcodec_version=__version__), options)

@@ -12,7 +12,7 @@ from typing import Any
 from wcodec.checkpoint import CheckpointPlan, join, plan_decode
 from wcodec.codec import batch
 from wcodec.container import KIND_REFERENCE, IndexEntry, Reader
-from wcodec.decode import Path, write_safetensors
+from wcodec.decode import DecodeOptions, Path, decode_budget, write_safetensors
 from wcodec.dtypes import bits
 from wcodec.errors import PartialError, WcodecError
 from wcodec.limits import ReadLimits
@@ -141,21 +141,18 @@ def verify(
     PartialError names all of them that are damaged.
     """
     started = time.perf_counter()
-    n_threads = batch.thread_count(threads)
-    limits = limits or ReadLimits()
+    options = DecodeOptions(decode_budget(threads), limits or ReadLimits())
     with watching(progress) as watch:
         if os.path.isdir(path):
-            found = _verify_directory(os.fspath(path), n_threads, limits, watch)
+            found = _verify_directory(os.fspath(path), options, watch)
         else:
-            found = _verify_file(path, n_threads, limits, watch)
+            found = _verify_file(path, options, watch)
     return {**found, "seconds": time.perf_counter() - started}
 
 
-def _verify_file(
-    path: Path, threads: int, limits: ReadLimits, progress: Progress | None
-) -> dict[str, Any]:
-    with Reader(path, limits=limits) as reader:
-        write_safetensors(reader, _Nowhere(), threads, progress)
+def _verify_file(path: Path, options: DecodeOptions, progress: Progress | None) -> dict[str, Any]:
+    with Reader(path, limits=options.limits) as reader:
+        write_safetensors(reader, _Nowhere(), options, progress)
         reader.check_file()
         return {
             "n_layers": len(reader.layers),
@@ -166,16 +163,16 @@ def _verify_file(
 
 
 def _verify_directory(
-    path: str, threads: int, limits: ReadLimits, progress: Progress | None
+    path: str, options: DecodeOptions, progress: Progress | None
 ) -> dict[str, Any]:
-    plan = plan_decode(path, limits)
+    plan = plan_decode(path, options.limits)
     counter = Counter(progress, sum(item.n_bytes for item in plan.shards))
     failures: dict[str, Exception] = {}
     found = {"n_files": 0, "n_layers": 0, "n_blocks": 0, "file_bytes": 0, "data_bytes": 0}
     for item in plan.shards:
         shard = join(path, item.source)
         try:
-            row = _verify_file(shard, threads, limits, counter.part(item.n_bytes))
+            row = _verify_file(shard, options, counter.part(item.n_bytes))
         except (WcodecError, OSError) as error:
             failures[shard] = error
             continue

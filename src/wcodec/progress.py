@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counting bytes for whoever wants to watch."""
+"""What a run tells whoever watches: bytes counted for a callback, lines on stderr."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -67,3 +68,19 @@ class Counter:
                 self.add(now - self.done)
 
         return progress
+
+
+def say(line: str) -> None:
+    """Print a line of a verbose run to stderr."""
+    print(printable(line), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Text from a file as it may be shown on a terminal: control characters escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def size_change(input_bytes: int, output_bytes: int) -> str:
+    """The summary of a verbose run; the ratio is that of the larger size to the smaller."""
+    ratio = max(input_bytes, output_bytes) / max(1, min(input_bytes, output_bytes))
+    return f"{input_bytes} -> {output_bytes} bytes, ratio {ratio:.4f}"

@@ -88,7 +88,9 @@ def test_default_output_of_decode(model, tmp_path):
 def test_json(model, tmp_path):
     encoded = tmp_path / "x.wcodec"
     args = ("--json", "--model-name", "m", "--metadata", "a=b=c", "--metadata", "d=e")
-    statistics = json.loads(run("encode", model, "-o", encoded, *args).stdout)
+    document = json.loads(run("encode", model, "-o", encoded, *args).stdout)
+    assert document.keys() == {"schema_version", "results"}
+    (statistics,) = document["results"]
     assert statistics["output_bytes"] == encoded.stat().st_size
     assert statistics["input_bytes"] == model.stat().st_size
     codings = {layer["name"]: layer["coding"] for layer in statistics["layers"]}
@@ -104,11 +106,48 @@ def test_json(model, tmp_path):
     ]
     (tied,) = (layer for layer in info["layers"] if layer["duplicate_of"])
     assert {tied["name"], tied["duplicate_of"]} == {"tied", "a.weight"}
-    (result,) = json.loads(run("verify", encoded, "--json").stdout)
+    (result,) = json.loads(run("verify", encoded, "--json").stdout)["results"]
     assert result["ok"]
     assert result["n_layers"] == 6
-    decoded = json.loads(run("decode", encoded, "-o", tmp_path / "y", "--json").stdout)
+    (decoded,) = json.loads(run("decode", encoded, "-o", tmp_path / "y", "--json").stdout)[
+        "results"
+    ]
     assert decoded["output_bytes"] == model.stat().st_size
+
+
+def test_the_schema_of_json(model, tmp_path):
+    """Fields may be added under a schema version, none may go (docs/guide/cli.md)."""
+    run("encode", model)
+    path = tmp_path / "model.wcodec"
+    statistics = {"input", "output", "input_bytes", "output_bytes", "seconds"}
+    encoding = {"compression_ratio", "layers"}
+    row = {"name", "dtype", "shape", "data_bytes", "bytes", "bits_per_weight"}
+    sums = {"file_bytes", "data_bytes", "compression_ratio", "n_layers", "dtypes"}
+    described = {"path", "format_version", "wcodec_version", "model_name", "metadata", "options"}
+
+    def document(*args):
+        found = json.loads(run(*args, "--json").stdout)
+        assert found["schema_version"] == 1
+        return found
+
+    (result,) = document("encode", model, "-f")["results"]
+    assert result.keys() >= statistics | encoding
+    assert result["layers"][0].keys() >= row | {"coding"}
+    (result,) = document("decode", path, "-f")["results"]
+    assert result.keys() >= statistics | {"n_layers"}
+    (result,) = document("verify", path)["results"]
+    assert result.keys() >= {"path", "ok", "n_layers", "n_blocks", "file_bytes", "data_bytes"}
+    found = document("info", path)
+    assert found.keys() >= sums | described | {"source", "layers"}
+    assert found["layers"][0].keys() >= row | {"family", "n_blocks", "duplicate_of"}
+    assert found["dtypes"][0].keys() >= row - {"name", "shape"} | {"n_layers", "n_weights"}
+    extracted = document("extract", path, "a.weight", "-o", tmp_path / "one.safetensors")
+    assert extracted.keys() >= {"input", "name", "output", "input_bytes", "output_bytes"}
+    edited = document("edit", path, "--remove", "scale", "-o", tmp_path / "edited.wcodec")
+    assert edited.keys() >= statistics | {"copied", "replaced", "added", "removed"}
+    assert document("diff", path, path)["differences"] == []
+    (difference,) = document("diff", path, tmp_path / "edited.wcodec")["differences"]
+    assert difference == {"name": "scale", "kind": "only in a"}
 
 
 def test_info_shows_every_layer(model, tmp_path):
@@ -168,6 +207,23 @@ def test_info_of_hostile_names(tmp_path):
 def test_verbose_prints_a_line_a_layer_to_stderr(model):
     done = run("encode", model, "-v")
     assert len(done.stderr.splitlines()) == 7
+    done = run("decode", model.with_suffix(".wcodec"), "-v", "-f")
+    lines = done.stderr.splitlines()
+    assert len(lines) == 7
+    assert "a.weight  F32 [400, 300]  rans16  480000 bytes" in lines
+    assert sum("the same as a.weight" in line for line in lines) == 1
+    assert "ratio" in lines[-1]
+
+
+def test_memory_of_the_command_line(model, tmp_path):
+    output = tmp_path / "x"
+    check_fails(
+        run("encode", model, "-o", output, "--max-memory", "5X"), 2, "expected one like 512M"
+    )
+    check_fails(run("encode", model, "-o", output, "--max-memory", "1k"), 2, "expected at least")
+    assert run("encode", model, "-o", output, "--max-memory", "100MiB").returncode == 0
+    check_fails(run("decode", output, "-o", tmp_path / "y", "--max-memory", "9"), 2, "at least")
+    assert run("decode", output, "-o", tmp_path / "y", "--max-memory", "1g").returncode == 0
 
 
 def test_progress_as_json_lines(model, tmp_path):

@@ -50,14 +50,15 @@ def test_there_and_back(model, tmp_path):
 
 def test_json(model, tmp_path):
     (model / "x.gguf").write_bytes(b"")
-    statistics = json.loads(run("encode", model, "--json").stdout)
+    (statistics,) = json.loads(run("encode", model, "--json").stdout)["results"]
     assert statistics["output"] == f"{model}.wcodec"
     assert len(statistics["files"]) == 4
     assert statistics["left_out"] == ["x.gguf"]
-    statistics = json.loads(run("encode", model, "--json", "--all-files", "-f").stdout)
+    document = json.loads(run("encode", model, "--json", "--all-files", "-f").stdout)
+    (statistics,) = document["results"]
     assert statistics["left_out"] == []
     assert json.loads(run("info", f"{model}.wcodec", "--json").stdout)["n_layers"] == 8
-    (result,) = json.loads(run("verify", f"{model}.wcodec", "--json").stdout)
+    (result,) = json.loads(run("verify", f"{model}.wcodec", "--json").stdout)["results"]
     assert result["n_files"] == 4
 
 
@@ -105,7 +106,7 @@ def test_several_files(tmp_path):
     assert "no directory" in run("encode", tmp_path / "a" / "*.s*s", "-o", out, code=2).stderr
     out.mkdir()
     found = json.loads(run("encode", tmp_path / "a" / "*.safetensors", "-o", out, "--json").stdout)
-    assert [document["output"] for document in found] == [
+    assert [result["output"] for result in found["results"]] == [
         str(out / shard_name(i, 3).replace(".safetensors", ".wcodec")) for i in (1, 2, 3)
     ]
     restored = tmp_path / "restored"
@@ -157,7 +158,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert error.strip() == "wcodec: interrupted"
+    assert error == "wcodec: interrupted\n"
     assert not output.exists()
 
 

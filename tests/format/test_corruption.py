@@ -122,14 +122,14 @@ def test_damage_names_layer_and_block_and_spares_the_others(encoded):
         wcodec.CorruptError, match=rf"block {len(layer.headers) - 1} of 'groups': its CRC"
     ):
         decode_by_index(bytes(damaged))
-    from wcodec.decode import as_array, decode_windows
+    from wcodec.decode import as_array, decode_budget, decode_windows
 
     reader = Reader(Memory(bytes(damaged)))
     for name, array in arrays.items():
         if name != "groups":
             layer = reader.open_layer(reader.resolve(name).name)
             out = np.empty(layer.head.data_bytes, np.uint8)
-            for _ in decode_windows(layer, 1, out):
+            for _ in decode_windows(layer, decode_budget(1), out):
                 pass
             assert as_array(out, layer.head.dtype, layer.head.shape).tobytes() == array.tobytes()
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Taking layers out, comparing files, and writing files with other layers."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from support.arrays import gaussian, same_bytes
+from support.model_directories import write_shards
 
 import wcodec
 from wcodec.codec import batch
@@ -175,3 +178,82 @@ def test_on_the_command_line(path, tmp_path):
     text = run("diff", path, "edited.wcodec", code=1)
     for words in ("a: 300000 of 300000 values differ, by up to 1", "c: only in a", "n: only in b"):
         assert words in text
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A model of three shards, and it encoded."""
+    write_shards(tmp_path / "source", elements=5000)
+    (tmp_path / "source" / "config.json").write_text("{}")
+    wcodec.encode_checkpoint(tmp_path / "source", tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_one_layer_of_a_directory(directory, tmp_path):
+    arrays = wcodec.decode_checkpoint(directory)
+    for name, array in arrays.items():
+        assert same_bytes(wcodec.decode_layer(directory, name), array)
+    name = "model.layers.2.weight"
+    wcodec.extract(directory, name, tmp_path / "one.wcodec")
+    assert same_bytes(wcodec.decode_layer_standalone(tmp_path / "one.wcodec"), arrays[name])
+    with pytest.raises(KeyError, match="'no'"):
+        wcodec.decode_layer(directory, "no")
+    shutil.copy(directory / "model-00002-of-00003.wcodec", directory / "again.wcodec")
+    for work in (
+        lambda: wcodec.decode_layer(directory, name),
+        lambda: wcodec.diff(directory, directory),
+        lambda: wcodec.edit_checkpoint(directory, tmp_path / "x", {}, remove=[name]),
+    ):
+        with pytest.raises(ValueError, match=r"model\.layers\.2.* name one of the files"):
+            work()
+    assert same_bytes(wcodec.decode_layer(directory / "again.wcodec", name), arrays[name])
+
+
+def test_editing_a_directory(directory, tmp_path):
+    new = {"model.layers.2.bias": np.ones(7, np.float16), "head": gaussian("F32", 1000)}
+    remove = ["model.layers.1.weight"]  # model.embed.weight has its bytes
+    before = wcodec.decode_checkpoint(directory)
+    statistics = wcodec.edit_checkpoint(directory, tmp_path / "edited", new, remove=remove)
+    assert statistics["replaced"] == ["model.layers.2.bias"]
+    assert statistics["added"] == ["head"]
+    assert statistics["removed"] == remove
+    assert len(statistics["copied"]) == 5
+    expected = {name: array for name, array in {**before, **new}.items() if name not in remove}
+    found = wcodec.decode_checkpoint(tmp_path / "edited")
+    assert found.keys() == expected.keys()
+    assert all(same_bytes(found[name], expected[name]) for name in expected)
+    assert [(d["name"], d["kind"]) for d in wcodec.diff(directory, tmp_path / "edited")] == [
+        ("model.layers.1.weight", "only in a"),
+        ("model.layers.2.bias", "dtype or shape"),
+        ("head", "only in b"),
+    ]
+    wcodec.verify(tmp_path / "edited")
+    restored = tmp_path / "restored"
+    wcodec.decode_checkpoint(tmp_path / "edited", restored)
+    assert (restored / "config.json").read_text() == "{}"
+    index = json.loads((restored / "model.safetensors.index.json").read_text())
+    assert index["weight_map"].keys() == expected.keys()
+    assert index["weight_map"]["head"] == "model-00003-of-00003.safetensors"
+    assert index["metadata"]["total_size"] == sum(array.nbytes for array in expected.values())
+    for name, shard in index["weight_map"].items():
+        assert name in load_file(restored / shard)
+
+
+def test_a_shard_that_loses_all_layers_leaves_the_directory(directory, tmp_path):
+    remove = ["model.layers.2.weight", "model.layers.2.bias"]
+    wcodec.edit_checkpoint(directory, tmp_path / "edited", {}, remove=remove)
+    assert not (tmp_path / "edited" / "model-00002-of-00003.wcodec").exists()
+    assert len(wcodec.decode_checkpoint(tmp_path / "edited")) == 5
+    wcodec.verify(tmp_path / "edited")
+
+
+def test_edits_of_a_directory_that_are_refused(directory, tmp_path):
+    one = {"new": np.ones(3, np.float32)}
+    for output in (directory, directory / "in"):
+        with pytest.raises(ValueError, match="input"):
+            wcodec.edit_checkpoint(directory, output, one)
+    wcodec.encode_checkpoint({"x": np.ones(3)}, directory / "vae.wcodec")
+    (directory / "model.wcodec.index.json").unlink()
+    with pytest.raises(ValueError, match="several models"):
+        wcodec.edit_checkpoint(directory, tmp_path / "x", one)
+    assert not (tmp_path / "x").exists()

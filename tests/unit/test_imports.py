@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "wcodec"
 
-LEAVES = {"errors", "dtypes", "limits", "block_header", "_version"}
+LEAVES = {"errors", "dtypes", "limits", "memory", "block_header", "_version"}
 CONTAINER = LEAVES | {"checksum", "strict_json", "zstd_frame", "container"}
 CODEC = LEAVES | {"zstd_frame", "codec"}
 DECODE = (
@@ -26,6 +26,7 @@ ALLOWED = {
     "_version": set(),
     "dtypes": set(),
     "limits": {"errors"},
+    "memory": set(),
     "checksum": {"_core"},
     "strict_json": {"errors"},
     "progress": set(),
@@ -41,7 +42,9 @@ ALLOWED = {
     "directories": LEAVES | {"checkpoint", "progress", "publication"},
     "decode": DECODE,
     "encode": DECODE | {"decode", "sources"},
-    "editing": DECODE | {"decode", "encode", "sources"},
+    "layers": DECODE | {"decode"},
+    "comparing": DECODE | {"decode", "layers"},
+    "editing": DECODE | {"decode", "encode", "layers", "sources"},
     "inspection": CONTAINER | CODEC | {"checkpoint", "decode", "progress"},
     "cuda": LEAVES | {"container", "codec"},
 }

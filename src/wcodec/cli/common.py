@@ -8,18 +8,42 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import click
+
+from wcodec.progress import printable as printable
+
+
+class _Size(click.ParamType[int]):
+    """A size in bytes, or with a unit of 1024: 512M, 2GiB."""
+
+    name = "size"
+    _UNITS: ClassVar[dict[str, int]] = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+)([KMG]?)(?:iB|B)?", str(value), re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value!r} is no size, expected one like 512M or 2GiB", param, ctx)
+        return int(match[1]) * self._UNITS[match[2].upper()]
+
 
 threads_option = click.option(
     "-T", "--threads", type=click.IntRange(1, 256), help="Threads to use [default: all processors]."
 )
+max_memory_option = click.option(
+    "--max-memory",
+    type=_Size(),
+    metavar="SIZE",
+    help="Hold at most this much at once, as in 256M [default: 512M].",
+)
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Print a line a layer.")
 force_option = click.option("-f", "--force", is_flag=True, help="Replace an existing output.")
 output_option = click.option("-o", "--output", type=click.Path(), help="Where to write.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -40,6 +64,7 @@ inputs_argument = click.argument(
 )
 
 PIPE = "-"
+SCHEMA_VERSION = 1  # of what --json prints; docs/guide/cli.md says what stays the same
 
 
 class Job(NamedTuple):
@@ -172,8 +197,7 @@ def report(
     if any(job.output == PIPE for job, _ in done):
         return
     if as_json:
-        documents = [{**job._asdict(), **statistics} for job, statistics in done]
-        print_json(documents[0] if len(documents) == 1 else documents)
+        print_json({"results": [{**job._asdict(), **statistics} for job, statistics in done]})
     elif not quiet:
         for job, statistics in done:
             click.echo(f"{printable(job.output)}: {line(statistics)}")
@@ -247,7 +271,9 @@ class _JsonLines:
             click.echo(json.dumps(line), err=True)
 
 
-def print_json(value: Any) -> None:
+def print_json(fields: dict[str, Any]) -> None:
+    """Print the one document of `--json`."""
+    value = {"schema_version": SCHEMA_VERSION, **fields}
     text = json.dumps(value, indent=2, ensure_ascii=False)
     if not text.isascii():
         try:
@@ -255,11 +281,6 @@ def print_json(value: Any) -> None:
         except UnicodeEncodeError:  # a path that is no UTF-8
             text = json.dumps(value, indent=2)
     click.echo(text)
-
-
-def printable(text: str) -> str:
-    """Text from a file as it may be shown on a terminal: control characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def gigabytes_per_second(n_bytes: int, seconds: float) -> str:

@@ -15,9 +15,11 @@ from wcodec.cli import common
 @common.output_option
 @common.force_option
 @common.threads_option
+@common.max_memory_option
 @click.option("--device", default="cpu", show_default=True, help="Where to decode.")
 @click.option("--use-gpu", is_flag=True, help="Decode on the GPU.")
 @common.resume_option
+@common.verbose_option
 @common.progress_option
 @common.quiet_option
 @common.json_option
@@ -26,9 +28,11 @@ def command(
     output: str | None,
     force: bool,
     threads: int | None,
+    max_memory: int | None,
     device: str,
     use_gpu: bool,
     resume: bool,
+    verbose: bool,
     progress_kind: str,
     quiet: bool,
     as_json: bool,
@@ -44,14 +48,17 @@ def command(
     from wcodec.decode import decode_checkpoint
 
     def work(input: Any, output: Any) -> dict[str, Any]:
-        with common.shown_progress("decoding", progress_kind, quiet or as_json) as progress:
+        hidden = quiet or as_json or verbose
+        with common.shown_progress("decoding", progress_kind, hidden) as progress:
             return decode_checkpoint(
                 input,
                 output,
                 device=device,
                 use_gpu=use_gpu,
                 threads=threads,
+                max_memory=max_memory,
                 resume=resume,
+                verbose=verbose,
                 progress=progress,
             )
 

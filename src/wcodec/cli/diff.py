@@ -17,15 +17,15 @@ from wcodec.cli import common
 @common.quiet_option
 @common.json_option
 def command(a: str, b: str, threads: int | None, quiet: bool, as_json: bool) -> int:
-    """Show which layers of the wcodec files A and B differ, and by how much.
+    """Show which layers of the wcodec files or directories A and B differ, and by how much.
 
     Exit code 0 if none does, 1 if any does.
     """
-    from wcodec.editing import diff
+    from wcodec.comparing import diff
 
     found = diff(a, b, threads=threads)
     if as_json:
-        common.print_json(found)
+        common.print_json({"differences": found})
     elif not quiet:
         for layer in found:
             click.echo(f"{common.printable(layer['name'])}: {_words(layer)}")

@@ -34,7 +34,7 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Write a wcodec file with layers of INPUT replaced, added or removed.
+    """Write a wcodec file or directory with layers of INPUT replaced, added or removed.
 
     Layers that are not touched are copied as they are stored.
     """

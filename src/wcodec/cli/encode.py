@@ -15,6 +15,7 @@ from wcodec.cli import common
 @common.output_option
 @common.force_option
 @common.threads_option
+@common.max_memory_option
 @click.option("--level", default="default", show_default=True, help="default or max.")
 @click.option("--tile-size", type=int, default=16, show_default=True, help="Of the spatial coding.")
 @click.option("--block-elements", type=int, help="Aimed elements of a block [default: 131072].")
@@ -24,7 +25,7 @@ from wcodec.cli import common
 @click.option("--verify/--no-verify", default=True, help="Decode each block again and compare.")
 @click.option("--all-files", is_flag=True, help="Of a directory, copy redundant weight files, too.")
 @common.resume_option
-@click.option("-v", "--verbose", is_flag=True, help="Print a line a layer.")
+@common.verbose_option
 @common.progress_option
 @common.quiet_option
 @common.json_option
@@ -33,6 +34,7 @@ def command(
     output: str | None,
     force: bool,
     threads: int | None,
+    max_memory: int | None,
     level: str,
     tile_size: int,
     block_elements: int | None,
@@ -75,6 +77,7 @@ def command(
                 quant_type=quant_type,
                 metadata=user_metadata,
                 threads=threads,
+                max_memory=max_memory,
                 verify=verify,
                 all_files=all_files,
                 resume=resume,

@@ -28,7 +28,7 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Write the layer NAME of a wcodec file to a file of its own.
+    """Write the layer NAME of a wcodec file or directory to a file of its own.
 
     An output that ends in .safetensors is one with this tensor (the default, NAME.safetensors);
     another is a wcodec file with the layer as it is stored.

@@ -21,7 +21,7 @@ COMMANDS = {
     "decode": "Decode wcodec files or directories into what they were made of.",
     "info": "Show what is in a wcodec file or directory.",
     "extract": "Write one layer to a file of its own.",
-    "diff": "Show which layers of two wcodec files differ, and by how much.",
+    "diff": "Show which layers of two wcodec files or directories differ, and by how much.",
     "edit": "Replace, add or remove layers; the others are copied as they are stored.",
     "verify": "Decode without writing and check every checksum.",
 }
@@ -38,6 +38,12 @@ class _Commands(click.Group):
             return None
         command: click.Command = importlib.import_module(f"wcodec.cli.{name}").command
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # click itself would print an empty line first
+            raise click.Abort from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -45,5 +45,5 @@ def command(
             layers = f"{result['n_layers']} layers, {result['n_blocks']} blocks"
             click.echo(f"{common.printable(input)}: ok, {layers}")
     if as_json:
-        common.print_json(results)
+        common.print_json({"results": results})
     return 0 if all(result["ok"] for result in results) else 1

@@ -167,13 +167,6 @@ def frame_block(coding: int, form: int, payload: bytes) -> Blocks:
     return Blocks(header, np.frombuffer(header.tobytes() + rest, dtype=np.uint8))
 
 
-def concatenate(parts: list[Blocks]) -> Blocks:
-    return Blocks(
-        np.concatenate([part.headers for part in parts]),
-        np.concatenate([part.data for part in parts]),
-    )
-
-
 # ---- lz ----
 
 
@@ -185,7 +178,7 @@ def encode_lz(
     shuffle: bool,
     zstd_level: int,
     verify: bool,
-) -> Blocks:
+) -> list[Blocks]:
     """Encode contiguous blocks as zstd frames, or as raw or constant where that is smaller."""
     parts = []
     for descriptor in descriptors:
@@ -194,7 +187,7 @@ def encode_lz(
             start : start + int(descriptor["rows"]) * int(descriptor["cols"]) * unit_bytes
         ]
         parts.append(_encode_lz_block(units, unit_bytes, shuffle, zstd_level, verify))
-    return concatenate(parts)
+    return parts
 
 
 def _encode_lz_block(
