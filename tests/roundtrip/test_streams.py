@@ -2,10 +2,14 @@
 """Sources that are read once: safetensors files through a pipe, and arrays one at a time."""
 
 import gc
+import gzip
 import io
+import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import weakref
 
 import numpy as np
@@ -15,7 +19,7 @@ from support.arrays import gaussian, same_bytes
 from support.pipes import Pipe, Sink
 
 import wcodec
-from wcodec import CorruptError, TruncatedError
+from wcodec import CorruptError, FormatError, TruncatedError
 
 TENSORS = {
     "a": gaussian("F32", 300_000).reshape(600, 500),
@@ -150,3 +154,48 @@ def test_no_weights_to_a_terminal(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, *encode], capture_output=True, timeout=60)
     assert done.returncode == 2
     assert b"standard output is a terminal" in done.stdout
+
+
+def test_gzip_files_and_sockets(tmp_path):
+    """File objects that have a descriptor whose bytes are others, or no position at all."""
+    data = save(TENSORS)
+    with gzip.open(tmp_path / "source.gz", "wb") as file:
+        file.write(data)
+    with gzip.open(tmp_path / "source.gz") as source, gzip.open(tmp_path / "x.gz", "wb") as target:
+        wcodec.encode_checkpoint(source, target)
+    plain = gzip.decompress((tmp_path / "x.gz").read_bytes())
+    with gzip.open(tmp_path / "x.gz") as source, (tmp_path / "restored").open("wb") as target:
+        wcodec.decode_checkpoint(source, target)
+    assert (tmp_path / "restored").read_bytes() == data
+
+    a, b = socket.socketpair()
+    restored = io.BytesIO()
+    with a, b, a.makefile("wb", buffering=0) as target, b.makefile("rb") as source:
+        reader = threading.Thread(target=wcodec.decode_checkpoint, args=(source, restored))
+        reader.start()
+        wcodec.encode_checkpoint(io.BytesIO(data), target)
+        a.shutdown(socket.SHUT_WR)
+        reader.join(60)
+        assert not reader.is_alive()
+    assert restored.getvalue() == data
+    encoded = Sink()
+    wcodec.encode_checkpoint(io.BytesIO(data), encoded)
+    assert encoded.data == plain
+
+
+@pytest.mark.parametrize("filling", [" ", "é", '"'])
+def test_a_header_of_100_mb(tmp_path, filling):
+    """The largest header that safetensors allows comes back; one byte more is refused."""
+    header = '{"__metadata__":{"k":"TEXT"},"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}'
+    text = json.dumps(filling, ensure_ascii=False)[1:-1]
+    room = 100_000_000 - len(header) + len("TEXT")
+    header = header.replace("TEXT", text * (room // len(text.encode())))
+    header += " " * (100_000_000 - len(header.encode()))
+    source, encoded, restored = (tmp_path / name for name in ("a.safetensors", "b", "c"))
+    source.write_bytes((100_000_000).to_bytes(8, "little") + header.encode() + b"abc")
+    wcodec.encode_checkpoint(source, encoded)
+    wcodec.decode_checkpoint(encoded, restored)
+    assert restored.read_bytes() == source.read_bytes()
+    source.write_bytes((100_000_001).to_bytes(8, "little") + header.encode() + b" abc")
+    with pytest.raises(FormatError, match="100000001 bytes, safetensors allows 100000000"):
+        wcodec.encode_checkpoint(source, encoded)
