@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Decoding of rans16 with AVX2 and BMI2. Built with ISA flags, so everything here has internal
-// linkage and nothing comes from the standard library: see rans16_avx512.cpp.
+// Decoding of rans16 with AVX2. Built with ISA flags, so everything here has internal linkage and
+// nothing comes from the standard library: see rans16_avx512.cpp.
 //
-// Eight 32-bit states in a register; the entries of a step are gathered from the scalar decoder's
-// table and kept in memory, where the rare escapes are put in, and then joined with the raw fields
-// 32 lanes at a time. Survey, split and encoding are the scalar ones.
+// States are two bytes in two registers, 32 lanes each. AVX2 has no lookup of a byte in 256 but
+// vpshufb, one in 16: a slot is looked up sixteen times and the right answer chosen by its upper
+// bits, which gives the symbol's index; what belongs to the index takes four lookups or fewer. A
+// hardware gather from the scalar decoder's table takes two to three times as long. pdep is not
+// used: it is microcode on some processors. Survey, split and encoding are the scalar ones.
 #include <immintrin.h>
 
 #include "crc32.hpp"
@@ -17,19 +19,21 @@
 namespace wcodec {
 namespace {
 
-constexpr uint32_t VECTOR_LANES = 8;
+constexpr uint32_t VECTOR_LANES = 32;
 
-// EXPAND.to[mask]: for each lane the place of its byte among the next eight, lanes of the mask in
-// turn; a byte with bit 7 set gives zero.
+// Eight lanes of a mask. EXPAND.to[mask]: for each lane the place of its byte among the next eight,
+// lanes of the mask in turn; a byte with bit 7 set gives zero.
+constexpr uint32_t EXPAND_LANES = 8;
+
 struct Expand {
-    alignas(8) uint8_t to[256][VECTOR_LANES];
+    alignas(8) uint8_t to[256][EXPAND_LANES];
 };
 
 constexpr Expand make_expand() {
     Expand expand{};
     for (unsigned mask = 0; mask < 256; ++mask) {
         uint8_t next = 0;
-        for (unsigned lane = 0; lane < VECTOR_LANES; ++lane)
+        for (unsigned lane = 0; lane < EXPAND_LANES; ++lane)
             expand.to[mask][lane] = mask >> lane & 1 ? next++ : 0x80;
     }
     return expand;
@@ -40,57 +44,124 @@ constexpr Expand EXPAND = make_expand();
 INLINE __m256i load(const void* from) {
     return _mm256_loadu_si256(static_cast<const __m256i*>(from));
 }
+INLINE __m128i load_8(const void* from) {
+    return _mm_loadl_epi64(static_cast<const __m128i*>(from));
+}
 INLINE void store(void* to, __m256i value) {
     _mm256_storeu_si256(static_cast<__m256i*>(to), value);
 }
 INLINE __m256i bytes_of(int value) { return _mm256_set1_epi8(static_cast<char>(value)); }
-
-// Eight lanes of fields of `bits` bits, spread to the set bits of each byte of `places`. Reads
-// eight bytes: at most READ_SLACK_BYTES beyond the block.
-INLINE long long spread(const uint8_t* from, uint64_t places) {
-    uint64_t string;
-    __builtin_memcpy(&string, from, sizeof string);
-    return static_cast<long long>(_pdep_u64(string, places));
+INLINE __m256i pair(__m128i low, __m128i high) {
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+}
+// a where bit 7 of the byte of `choice` is clear, b where it is set.
+INLINE __m256i choose(__m256i a, __m256i b, __m256i choice) {
+    return _mm256_blendv_epi8(a, b, choice);
 }
 
-// The fields of 32 lanes, the first of them `lane`.
+// Sixteen bytes of a table, in both halves of a register.
+struct alignas(32) Sixteen {
+    uint8_t byte[32];
+};
+
+// What the decoder looks up, sixteen at a time: the symbol's index by slot, the rest by index.
+struct Lookup {
+    Sixteen index[SCALE / 16];
+    Sixteen frequency[MAX_SYMBOLS / 16];
+    Sixteen cum[MAX_SYMBOLS / 16];
+    Sixteen high[MAX_SYMBOLS / 16];  // of the value; bit 7, which no value has, marks the escape
+    Sixteen low[MAX_SYMBOLS / 16];
+};
+
+INLINE void put(Sixteen* table, uint32_t at, uint32_t byte) {
+    table[at / 16].byte[at % 16] = static_cast<uint8_t>(byte);
+    table[at / 16].byte[at % 16 + 16] = static_cast<uint8_t>(byte);
+}
+
+void build_lookup(const FrequencyTable& table, Lookup& lookup) {
+    __builtin_memset(&lookup, 0, sizeof lookup);
+    uint32_t slot = 0;
+    for (uint32_t i = 0; i < table.n_symbols; ++i) {
+        put(lookup.frequency, i, table.frequency[i]);
+        put(lookup.cum, i, slot);
+        put(lookup.high, i, table.value[i] >> 8 | (i == table.escape ? 0x80 : 0));
+        put(lookup.low, i, table.value[i] & 0xFF);
+        for (uint32_t n = table.frequency[i]; n > 0; --n) put(lookup.index, slot++, i);
+    }
+}
+
+INLINE __m256i shuffle(const Sixteen& table, __m256i by) {
+    return _mm256_shuffle_epi8(load(table.byte), by);
+}
+
+// table[at] with at < 16 n_tables; n_tables is 1, 2 or 4. vpshufb looks at bits 7 and 3..0.
+template <uint32_t n_tables>
+INLINE __m256i look_up(const Sixteen* table, __m256i at) {
+    const __m256i first = shuffle(table[0], at);
+    if constexpr (n_tables == 1) {
+        return first;
+    } else {
+        const __m256i bit_4 = _mm256_slli_epi16(at, 3);
+        const __m256i low = choose(first, shuffle(table[1], at), bit_4);
+        if constexpr (n_tables == 2) return low;
+        const __m256i high = choose(shuffle(table[2], at), shuffle(table[3], at), bit_4);
+        return choose(low, high, _mm256_slli_epi16(at, 2));
+    }
+}
+
+// table[at] with at < 128, or 0 where bit 7 is set.
+INLINE __m256i look_up_128(const Sixteen* table, __m256i at) {
+    const __m256i low = look_up<4>(table, at);
+    const __m256i high = look_up<4>(table + 4, at);
+    const __m256i result = choose(low, high, _mm256_slli_epi16(at, 1));
+    return result;
+}
+
+INLINE __m256i look_up_256(const Sixteen* table, __m256i at) {
+    return _mm256_or_si256(look_up_128(table, at),
+                           look_up_128(table + 8, _mm256_xor_si256(at, bytes_of(0x80))));
+}
+
+// The fields of 32 lanes, the first of them a multiple of 32, in the top bits of each byte; the
+// bits below are not cleared. Eight lanes are `bits` bytes; each field lies in two of them, and a
+// product moves it to the top of a word. Reads at most eight bytes beyond the field.
 template <uint32_t bits>
-INLINE __m256i spread_32(const uint8_t* field, uint32_t lane, uint64_t places) {
-    const uint8_t* from = field + lane / 8 * bits;
-    return _mm256_set_epi64x(spread(from + 3 * bits, places), spread(from + 2 * bits, places),
-                             spread(from + bits, places), spread(from, places));
+INLINE __m256i spread_32(const uint8_t* from) {
+    constexpr auto byte = [](int lane) { return static_cast<char>(lane * int(bits) / 8); };
+    constexpr auto factor = [](int lane) {
+        return static_cast<short>(1 << (16 - int(bits) - lane * int(bits) % 8));
+    };
+    const __m256i places = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+        byte(0), byte(0) + 1, byte(1), byte(1) + 1, byte(2), byte(2) + 1, byte(3), byte(3) + 1,
+        byte(4), byte(4) + 1, byte(5), byte(5) + 1, byte(6), byte(6) + 1, byte(7), byte(7) + 1));
+    const __m256i factors = _mm256_broadcastsi128_si256(_mm_setr_epi16(
+        factor(0), factor(1), factor(2), factor(3), factor(4), factor(5), factor(6), factor(7)));
+    // Packing works within halves, so lanes 0..7 and 16..23 go together.
+    const __m256i even = pair(load_8(from), load_8(from + 2 * bits));
+    const __m256i odd = pair(load_8(from + bits), load_8(from + 3 * bits));
+    const auto top = [&](__m256i eight) {
+        return _mm256_srli_epi16(_mm256_mullo_epi16(_mm256_shuffle_epi8(eight, places), factors),
+                                 8);
+    };
+    return _mm256_packus_epi16(top(even), top(odd));
 }
 
-constexpr uint64_t EVERY_BYTE = 0x0101010101010101;
-
-// The words of lanes 32 v to 32 v + 31 of group g.
+// The words of lanes 32 v to 32 v + 31 of group g, whose values are high << 8 | low.
 template <Form form>
-INLINE void join_half_group(uint32_t g, uint32_t v, const uint32_t* entries, const uint8_t* raw,
-                            uint8_t* to) {
+INLINE void join_32(uint32_t g, uint32_t v, __m256i high, __m256i low, const uint8_t* raw,
+                    uint8_t* to) {
     constexpr FieldMap map = FIELD_MAPS[form];
-    const uint32_t lane = g * GROUP_LANES + 32 * v;
-    entries += lane;
-    const __m256i a = _mm256_packus_epi32(_mm256_srli_epi32(load(entries), 16),
-                                          _mm256_srli_epi32(load(entries + 8), 16));
-    const __m256i b = _mm256_packus_epi32(_mm256_srli_epi32(load(entries + 16), 16),
-                                          _mm256_srli_epi32(load(entries + 24), 16));
-    const __m256i low_bytes = _mm256_set1_epi16(0x00FF);
-    // Packing works within halves: groups of four lanes come as 0 2 4 6, 1 3 5 7.
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    __m256i high = _mm256_permutevar8x32_epi32(
-        _mm256_packus_epi16(_mm256_srli_epi16(a, 8), _mm256_srli_epi16(b, 8)), order);
-    __m256i low = _mm256_permutevar8x32_epi32(
-        _mm256_packus_epi16(_mm256_and_si256(a, low_bytes), _mm256_and_si256(b, low_bytes)), order);
-
-    // The sign in bit 7, mantissa bits where they are in the low byte.
-    __m256i top;
-    if constexpr (map.top_field == P8_BYTES)
-        top = load(raw + lane);
-    else
-        top = spread_32<7>(raw, lane, 0xBF * EVERY_BYTE);
+    const uint32_t lane = g * GROUP_LANES + VECTOR_LANES * v;
+    if constexpr (map.top_field == P8_BYTES) {  // the sign, then bits of the low byte
+        const __m256i top = load(raw + lane);
+        high = _mm256_or_si256(high, _mm256_and_si256(top, bytes_of(0x80)));
+        low = _mm256_or_si256(low, _mm256_and_si256(top, bytes_of(0x7F)));
+    } else {
+        const __m256i top = spread_32<7>(raw + lane / 8 * 7);
+        high = _mm256_or_si256(high, _mm256_and_si256(top, bytes_of(0x80)));
+        low = _mm256_or_si256(low, _mm256_and_si256(_mm256_srli_epi16(top, 1), bytes_of(0x3F)));
+    }
     raw += map.top_field;
-    high = _mm256_or_si256(high, _mm256_and_si256(top, bytes_of(0x80)));
-    low = _mm256_or_si256(low, _mm256_and_si256(top, bytes_of(0x7F)));
     if constexpr (map.low_fields == F2_BYTES) {
         // Piece q of 16 lanes has its two bits at 2 q: field bit 1 goes to bit 0 of the high byte,
         // field bit 0 to bit 7 of the low one.
@@ -114,7 +185,7 @@ INLINE void join_half_group(uint32_t g, uint32_t v, const uint32_t* entries, con
         if constexpr (map.low_fields != 0) {
             __m256i mid, lowest;
             if constexpr (map.low_fields == F3_BYTES) {
-                mid = spread_32<3>(raw, lane, 0xE0 * EVERY_BYTE);
+                mid = _mm256_and_si256(spread_32<3>(raw + lane / 8 * 3), bytes_of(0xE0));
                 lowest = _mm256_setzero_si256();
             } else {
                 mid = load(raw + lane);
@@ -142,20 +213,50 @@ INLINE uint32_t escape_value(const DecodeStream& stream, uint64_t i) {
     return value & map.value_mask;
 }
 
+// Put the next escapes of the stream where the bits of `mask` are set.
 template <Form form>
-void decode_stream(const DecodeTable& table, DecodeStream& stream, const uint8_t* raw,
+__attribute__((noinline)) void put_escapes(const DecodeStream& stream, uint32_t mask,
+                                           uint64_t& n_escapes, __m256i& high, __m256i& low) {
+    alignas(32) uint8_t highs[VECTOR_LANES];
+    alignas(32) uint8_t lows[VECTOR_LANES];
+    store(highs, high);
+    store(lows, low);
+    for (; mask != 0; mask &= mask - 1) {
+        const int lane = __builtin_ctz(mask);
+        const uint32_t value = escape_value<form>(stream, n_escapes++);
+        highs[lane] = static_cast<uint8_t>(value >> 8);
+        lows[lane] = static_cast<uint8_t>(value);
+    }
+    high = load(highs);
+    low = load(lows);
+}
+
+// The next bytes for the lanes of a mask of 16, zero for the others; they take 16 at most.
+INLINE __m128i expand_16(const uint8_t* next, uint32_t mask) {
+    const __m128i first = load_8(EXPAND.to[mask & 0xFF]);
+    const __m128i second =
+        _mm_add_epi8(load_8(EXPAND.to[mask >> 8]),
+                     _mm_set1_epi8(static_cast<char>(__builtin_popcount(mask & 0xFF))));
+    return _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(next)),
+                            _mm_unpacklo_epi64(first, second));
+}
+
+struct States {
+    alignas(32) uint8_t low[LANES];
+    alignas(32) uint8_t high[LANES];
+};
+
+template <Form form, uint32_t n_tables>
+void decode_stream(const Lookup& lookup, DecodeStream& stream, const uint8_t* raw,
                    const StepTarget& target) {
     constexpr FieldMap map = FIELD_MAPS[form];
-    alignas(32) uint32_t states[LANES];
-    alignas(32) uint32_t entries[LANES];
-    for (uint32_t lane = 0; lane < LANES; ++lane) {
-        const uint8_t* group = stream.states + lane / GROUP_LANES * 2 * GROUP_LANES;
-        states[lane] = group[lane % GROUP_LANES] | uint32_t(group[lane % GROUP_LANES + GROUP_LANES])
-                                                       << 8;
+    States states;
+    for (uint32_t g = 0; g < 2; ++g) {
+        const uint8_t* planes = stream.states + g * 2 * GROUP_LANES;
+        __builtin_memcpy(states.low + g * GROUP_LANES, planes, GROUP_LANES);
+        __builtin_memcpy(states.high + g * GROUP_LANES, planes + GROUP_LANES, GROUP_LANES);
     }
-    const __m256i byte = _mm256_set1_epi32(0xFF);
-    const __m256i state_lower = _mm256_set1_epi32(STATE_LOWER);
-    const __m256i eight = _mm256_set1_epi32(8);
+    const __m256i even = _mm256_set1_epi16(0x00FF);
 
     const uint8_t* from = stream.bytes;
     uint64_t missing_bytes = 0;
@@ -164,8 +265,9 @@ void decode_stream(const DecodeTable& table, DecodeStream& stream, const uint8_t
     uint64_t row = stream.first_step / target.steps_per_row;
     uint64_t step_in_row = stream.first_step % target.steps_per_row;
     for (uint64_t step = 0; step < stream.n_steps; ++step) {
-        // Untrusted: the stream may be too short for its states. A step takes at most LANES bytes;
-        // where fewer are left it reads a copy with zeros behind them.
+        // Untrusted: the stream may be too short for its states. A step takes at most LANES bytes,
+        // and reads no further than that; where fewer are left it reads a copy with zeros behind
+        // them.
         uint8_t last_bytes[LANES];
         const uint64_t n_left = static_cast<uint64_t>(stream.bytes_end - from);
         const uint8_t* next = from;
@@ -175,43 +277,46 @@ void decode_stream(const DecodeTable& table, DecodeStream& stream, const uint8_t
             next = last_bytes;
         }
         const uint8_t* const step_begin = next;
-        __m256i any_entry = _mm256_setzero_si256();
+        uint8_t* to = target.base + row * target.row_stride + step_in_row * LANES * map.unit_bytes;
         for (uint32_t lane = 0; lane < LANES; lane += VECTOR_LANES) {
-            const __m256i x = load(states + lane);
-            const __m256i entry = _mm256_i32gather_epi32(reinterpret_cast<const int*>(table.entry),
-                                                         _mm256_and_si256(x, byte), 4);
-            // frequency * (x >> 8) + bias <= 65279; both factors are below 2^8.
-            const __m256i scaled = _mm256_add_epi32(
-                _mm256_madd_epi16(_mm256_and_si256(entry, byte), _mm256_srli_epi32(x, 8)),
-                _mm256_and_si256(_mm256_srli_epi32(entry, 8), byte));
-            const __m256i due = _mm256_cmpgt_epi32(state_lower, scaled);
-            const uint32_t mask =
-                static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(due)));
-            // Lanes before this one took at most `lane` bytes, so eight more are there.
-            const __m128i bytes = _mm_shuffle_epi8(
-                _mm_loadl_epi64(reinterpret_cast<const __m128i*>(next)),
-                _mm_loadl_epi64(reinterpret_cast<const __m128i*>(EXPAND.to[mask])));
+            const __m256i l = load(states.low + lane);
+            const __m256i h = load(states.high + lane);
+            const __m256i index = look_up_256(lookup.index, l);
+            const __m256i f = look_up<n_tables>(lookup.frequency, index);
+            const __m256i bias = _mm256_sub_epi8(l, look_up<n_tables>(lookup.cum, index));
+            // f * h + bias <= 65279, for even and odd lanes.
+            const __m256i x_even = _mm256_add_epi16(
+                _mm256_mullo_epi16(_mm256_and_si256(f, even), _mm256_and_si256(h, even)),
+                _mm256_and_si256(bias, even));
+            const __m256i x_odd = _mm256_add_epi16(
+                _mm256_mullo_epi16(_mm256_srli_epi16(f, 8), _mm256_srli_epi16(h, 8)),
+                _mm256_srli_epi16(bias, 8));
+            const __m256i x_low =
+                _mm256_or_si256(_mm256_and_si256(x_even, even), _mm256_slli_epi16(x_odd, 8));
+            const __m256i x_high =
+                _mm256_or_si256(_mm256_srli_epi16(x_even, 8), _mm256_andnot_si256(even, x_odd));
+            const __m256i due = _mm256_cmpeq_epi8(x_high, _mm256_setzero_si256());
+            const uint32_t mask = static_cast<uint32_t>(_mm256_movemask_epi8(due));
+            // Lanes before this one took at most `lane` bytes, so 32 more are there.
+            const __m256i bytes =
+                pair(expand_16(next, mask & 0xFFFF),
+                     expand_16(next + __builtin_popcount(mask & 0xFFFF), mask >> 16));
             next += __builtin_popcount(mask);
-            store(states + lane,
-                  _mm256_or_si256(_mm256_sllv_epi32(scaled, _mm256_and_si256(due, eight)),
-                                  _mm256_cvtepu8_epi32(bytes)));
-            store(entries + lane, entry);
-            any_entry = _mm256_or_si256(any_entry, entry);
+            store(states.low + lane, _mm256_or_si256(_mm256_andnot_si256(due, x_low), bytes));
+            store(states.high + lane, _mm256_or_si256(x_high, _mm256_and_si256(due, x_low)));
+
+            __m256i high = look_up<n_tables>(lookup.high, index);
+            __m256i low = look_up<n_tables>(lookup.low, index);
+            const uint32_t escapes = static_cast<uint32_t>(_mm256_movemask_epi8(high));
+            if (__builtin_expect(escapes != 0, 0))
+                put_escapes<form>(stream, escapes, n_escapes, high, low);
+            join_32<form>(lane / GROUP_LANES, lane % GROUP_LANES / VECTOR_LANES, high, low, raw,
+                          to);
         }
         const uint64_t n_due = static_cast<uint64_t>(next - step_begin);
         const uint64_t n_taken = n_due < n_left ? n_due : n_left;
         from += n_taken;
         missing_bytes += n_due - n_taken;
-
-        // Bit 31 of an entry marks an escape: the sign of a float.
-        if (__builtin_expect(_mm256_movemask_ps(_mm256_castsi256_ps(any_entry)) != 0, 0)) {
-            for (uint32_t lane = 0; lane < LANES; ++lane)
-                if (entries[lane] & ENTRY_ESCAPE)
-                    entries[lane] = escape_value<form>(stream, n_escapes++) << 16;
-        }
-        uint8_t* to = target.base + row * target.row_stride + step_in_row * LANES * map.unit_bytes;
-        for (uint32_t g = 0; g < 2; ++g)
-            for (uint32_t v = 0; v < 2; ++v) join_half_group<form>(g, v, entries, raw, to);
         raw += step_raw_bytes(map);
         if (++step_in_row == target.steps_per_row) {
             step_in_row = 0;
@@ -223,30 +328,44 @@ void decode_stream(const DecodeTable& table, DecodeStream& stream, const uint8_t
         missing_bytes == 0 && from == stream.bytes_end && n_escapes == stream.n_escapes;
     stream.final_states = true;
     for (uint32_t lane = 0; lane < LANES; ++lane)
-        stream.final_states &= states[lane] == FINAL_STATE;
+        stream.final_states &= (states.low[lane] | uint32_t(states.high[lane]) << 8) == FINAL_STATE;
 }
 
-using DecodeOne = void (*)(const DecodeTable&, DecodeStream&, const uint8_t*, const StepTarget&);
-constexpr DecodeOne DECODE_STREAM[N_FORMS] = {
+template <Form form>
+void decode_all(const FrequencyTable& table, DecodeStream* streams, uint32_t n_streams,
+                const uint8_t* raw, const StepTarget& target) {
+    Lookup lookup;
+    build_lookup(table, lookup);
+    for (uint32_t s = 0; s < n_streams; ++s) {
+        if (table.n_symbols <= 16)
+            decode_stream<form, 1>(lookup, streams[s], raw, target);
+        else if (table.n_symbols <= 32)
+            decode_stream<form, 2>(lookup, streams[s], raw, target);
+        else
+            decode_stream<form, 4>(lookup, streams[s], raw, target);
+    }
+}
+
+using DecodeAll = void (*)(const FrequencyTable&, DecodeStream*, uint32_t, const uint8_t*,
+                           const StepTarget&);
+constexpr DecodeAll DECODE_ALL[N_FORMS] = {
     nullptr,
-    decode_stream<FORM_BF16_E8>,
-    decode_stream<FORM_BF16_E8M1>,
-    decode_stream<FORM_FP16_E5M1>,
-    decode_stream<FORM_FP32_E8>,
-    decode_stream<FORM_FP32_E8M1>,
-    decode_stream<FORM_FP32_E8_Z13>,
-    decode_stream<FORM_FP32_E8M1_Z13>,
-    decode_stream<FORM_FP32_E8_Z16>,
-    decode_stream<FORM_FP32_E8M1_Z16>,
+    decode_all<FORM_BF16_E8>,
+    decode_all<FORM_BF16_E8M1>,
+    decode_all<FORM_FP16_E5M1>,
+    decode_all<FORM_FP32_E8>,
+    decode_all<FORM_FP32_E8M1>,
+    decode_all<FORM_FP32_E8_Z13>,
+    decode_all<FORM_FP32_E8M1_Z13>,
+    decode_all<FORM_FP32_E8_Z16>,
+    decode_all<FORM_FP32_E8M1_Z16>,
 };
 
 // Neither `target.streaming` nor `ahead` helps here: this is slower than memory.
 void decode_streams(Form form, const FrequencyTable& table, DecodeStream* streams,
                     uint32_t n_streams, const uint8_t* raw, const StepTarget& target,
                     const Ahead&) {
-    DecodeTable decode;
-    build_decode_table(table, decode);
-    for (uint32_t s = 0; s < n_streams; ++s) DECODE_STREAM[form](decode, streams[s], raw, target);
+    DECODE_ALL[form](table, streams, n_streams, raw, target);
 }
 
 }  // namespace
