@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wcodec.container import IndexEntry, Reader
-from wcodec.decode import Path, decode_budget, decode_windows
+from wcodec.decode import Path, decode_budget
 from wcodec.dtypes import bits, numpy_dtype
 from wcodec.layers import Layers
 from wcodec.memory import Budget
+from wcodec.windows import decode_windows
 
 
 def diff(a: Path, b: Path, *, threads: int | None = None) -> list[dict[str, Any]]:

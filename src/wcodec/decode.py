@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from wcodec.checkpoint import CheckpointPlan, join, plan_decode
 from wcodec.codec import batch
-from wcodec.codec.layout import Grid, matrix_shape
 from wcodec.container import (
     KIND_REFERENCE,
+    IndexEntry,
     Layer,
     LayerHead,
     Reader,
@@ -32,14 +32,17 @@ from wcodec.container import (
     SequentialReader,
 )
 from wcodec.directories import Comparison, DiffersError, convert_directory
-from wcodec.dtypes import bits, numpy_dtype, unit_bytes
+from wcodec.dtypes import bits, numpy_dtype
 from wcodec.errors import CorruptError, LimitError
 from wcodec.limits import ReadLimits
 from wcodec.memory import Budget, budget
 from wcodec.progress import Counter, Progress, say, size_change, watching
 from wcodec.publication import publish
+from wcodec.runs import RunDecoder, group_runs, is_small
 from wcodec.safetensors_file import TensorEntry, canonical_header, parse_header
+from wcodec.windows import decode_windows
 
+ARRAY_ALIGNMENT = batch.STREAMING_ALIGNMENT
 KEPT_BYTES = 16 << 20  # a decompressed block of coding lz, and once more unshuffled
 
 Path = str | os.PathLike[str]
@@ -82,7 +85,8 @@ def decode_checkpoint(
 
     `input` is a path or a binary file object; one that cannot seek (a pipe) is decoded as its bytes
     arrive. Without `output` the result is a dict of numpy arrays by layer name (ml_dtypes for
-    bfloat16 and fp8; F4 and F6 as packed uint8; freshly allocated, writable). With `output`, a path
+    bfloat16 and fp8; F4 and F6 as packed uint8; new, writable, small ones side by side in memory
+    that goes with the last of them). With `output`, a path
     or an object with write(bytes), a safetensors file is written and the result is a dict of
     statistics: `input_bytes`, `output_bytes`, `seconds`, `n_layers`. If a safetensors file was
     encoded, the same bytes come back; a file made of arrays gets a canonical header. A path appears
@@ -192,100 +196,52 @@ def open_reader(input: Path | IO[bytes], limits: ReadLimits) -> Iterator[Reader 
             yield reader
 
 
-def layers_of(reader: Reader | SequentialReader) -> Iterator[Layer | SequentialLayer]:
-    """All layers in the order of the file, references included."""
-    if isinstance(reader, SequentialReader):
-        yield from reader
-    else:
-        for name in reader.layers:
-            yield reader.open_layer(name)
-
-
-def decode_windows(
-    layer: Layer | SequentialLayer, budget: Budget, out: NDArray[np.uint8] | None = None
-) -> Iterator[NDArray[np.uint8]]:
-    """Decode a stored layer window by window and yield the bytes of each, in order.
-
-    With `out`, an array of data_bytes, windows are decoded into their places in it; else each is
-    valid until the next. Raises ValueError for a layer whose windows the budget does not allow.
-    """
-    head = layer.head
-    grid = grid_of(head)
-    scratch = batch.aligned_empty(0)
-    first_block = 0
-    for window in grid.windows(budget.window_bytes):
-        budget.check(head.name, window.size)
-        if out is not None:
-            target = out[window.start : window.start + window.size]
-        else:
-            if window.size > len(scratch):
-                scratch = batch.aligned_empty(window.size)
-            target = scratch[: window.size]
-        if window.descriptors is None:
-            groups = batch.decode_row_groups(
-                _take(layer, 1), window.rows, layer=head.name, first_block=first_block
-            )
-            first_block += 1
-            descriptors, row_index = grid.group_descriptors(groups)
-        else:
-            descriptors, row_index = window.descriptors, batch.NO_ROWS
-        batch.decode_blocks(
-            _take(layer, len(descriptors)),
-            head.family,
-            descriptors,
-            row_index,
-            target,
-            grid.unit_bytes,
-            threads=budget.threads,
-            layer=head.name,
-            first_block=first_block,
-        )
-        first_block += len(descriptors)
-        yield target
-    layer.finish()
-
-
-def _take(layer: Layer | SequentialLayer, count: int) -> batch.Blocks:
-    taken = layer.take(count)
-    return batch.Blocks(taken.headers, taken.data)
-
-
-def grid_of(head: LayerHead) -> Grid:
-    """The block grid that a head describes. Raises CorruptError if it is not legal."""
-    if head.data_bytes == 0:
-        rows = cols = 0
-    else:
-        rows, cols = matrix_shape(head.dtype, head.shape, head.data_bytes, head.row_axes)
-    grid = Grid(
-        rows,
-        cols,
-        unit_bytes(head.dtype),
-        head.block_rows,
-        head.col_bands,
-        head.panel_rows,
-        head.row_groups,
-    )
-    grid.check(head.name)
-    return grid
-
-
 def _decode_arrays(
     reader: Reader | SequentialReader, options: DecodeOptions, progress: Progress | None
 ) -> dict[str, NDArray[Any]]:
     counter = Counter(progress, _total_bytes(reader))
     arrays: dict[str, NDArray[Any]] = {}
-    for layer in layers_of(reader):
-        head = layer.head
-        _say_layer(head, options)
-        if head.kind == KIND_REFERENCE:
-            data = arrays[head.target].reshape(-1).view(np.uint8).copy()
+    if isinstance(reader, SequentialReader):
+        for next_layer in reader:
+            name = next_layer.head.name
+            arrays[name] = _decode_array(next_layer, arrays, options, counter)
+        return arrays
+    decoder = RunDecoder(reader, options.budget)
+    for run in group_runs(reader.layers.values(), options.budget):
+        if not is_small(run[0], options.budget):
+            layer = reader.open_layer(run[0].name)
+            arrays[layer.head.name] = _decode_array(layer, arrays, options, counter)
+            continue
+        # Small arrays share memory: what is new to the process costs more than decoding.
+        sizes = [-(-entry.data_bytes // ARRAY_ALIGNMENT) * ARRAY_ALIGNMENT for entry in run]
+        *starts, size = np.cumsum([0, *sizes]).tolist()
+        memory = batch.aligned_empty(size)
+        decoder.decode(run, starts, memory)
+        for entry, start in zip(run, starts, strict=True):
+            _say_layer(entry, options)
+            data = memory[start : start + entry.data_bytes]
+            arrays[entry.name] = as_array(data, entry.dtype, entry.shape)
             counter.add(len(data))
-        else:
-            data = batch.aligned_empty(head.data_bytes)
-            for window in decode_windows(layer, options.budget, data):
-                counter.add(len(window))
-        arrays[head.name] = as_array(data, head.dtype, head.shape)
     return arrays
+
+
+def _decode_array(
+    layer: Layer | SequentialLayer,
+    arrays: dict[str, NDArray[Any]],
+    options: DecodeOptions,
+    counter: Counter,
+) -> NDArray[Any]:
+    """The array of one layer; a reference has a copy of its target's, which is in `arrays`."""
+    head = layer.head
+    _say_layer(head, options)
+    if head.kind == KIND_REFERENCE:
+        data = arrays[head.target].reshape(-1).view(np.uint8).copy()
+        counter.add(len(data))
+    else:
+        data = batch.aligned_empty(head.data_bytes)
+        for window in decode_windows(layer, options.budget, data):
+            counter.add(len(window))
+    return as_array(data, head.dtype, head.shape)
 
 
 def as_array(data: NDArray[np.uint8], dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -321,33 +277,18 @@ def write_safetensors(
     header = _safetensors_header(reader).encode("utf-8")
     counter = Counter(progress, _total_bytes(reader))
     _write_all(file, len(header).to_bytes(8, "little") + header)
-    n_layers = 0
-    for layer in _layers_by_header(reader, parse_header(header).tensors):
-        n_layers += 1
-        _say_layer(layer.head, options)
-        if layer.head.kind == KIND_REFERENCE:
-            layer = _target_of(reader, layer.head)
-        for window in decode_windows(layer, options.budget):
-            _write_all(file, window.data)
-            counter.add(len(window))
+    tensors = parse_header(header).tensors
+    for data in _data_in_order(reader, tensors, options):
+        _write_all(file, data.data)
+        counter.add(len(data))
     output_bytes = 8 + len(header) + counter.done
     if options.verbose:
         say(size_change(reader.file_bytes, output_bytes))
     return {
         "input_bytes": reader.file_bytes,
         "output_bytes": output_bytes,
-        "n_layers": n_layers,
+        "n_layers": len(tensors),
     }
-
-
-def _say_layer(head: LayerHead, options: DecodeOptions) -> None:
-    if options.verbose:
-        coding = (
-            f"the same as {head.target}"
-            if head.kind == KIND_REFERENCE
-            else batch.CODING_NAMES[head.family]
-        )
-        say(f"{head.name}  {head.dtype} {list(head.shape)}  {coding}  {head.data_bytes} bytes")
 
 
 def _write_all(file: Output, data: bytes | memoryview) -> None:
@@ -357,31 +298,71 @@ def _write_all(file: Output, data: bytes | memoryview) -> None:
         view = view[len(view) if written is None else written :]
 
 
-def _layers_by_header(
-    reader: Reader | SequentialReader, tensors: list[TensorEntry]
-) -> Iterator[Layer | SequentialLayer]:
-    """The layers of a container in the order of a safetensors header that must name exactly them.
+def _data_in_order(
+    reader: Reader | SequentialReader, tensors: list[TensorEntry], options: DecodeOptions
+) -> Iterator[NDArray[np.uint8]]:
+    """The bytes of all layers, in the order of a safetensors header that must name exactly them;
+    each piece is valid until the next.
 
     A canonical header may have another order than the file, a source's header not.
     """
-    layers = layers_of(reader)
-    if isinstance(reader, Reader) and reader.metadata.source_header is None:
-        layers = (reader.open_layer(tensor.name) for tensor in tensors)
-    for tensor, layer in zip_longest(tensors, layers):
-        if layer is None:
-            raise CorruptError(
-                f"layer {tensor.name!r}: named by the source's header, but not in the file"
-            )
-        head = layer.head
-        found = (head.name, head.dtype, head.shape, head.data_bytes)
-        if tensor is None:
-            raise CorruptError(f"layer {head.name!r}: not named by the source's header")
-        wanted = (tensor.name, tensor.dtype, tensor.shape, tensor.data_bytes)
-        if found != wanted:
-            raise CorruptError(
-                f"layer {head.name!r}: is {found}, the source's header says {wanted}"
-            )
-        yield layer
+    if isinstance(reader, SequentialReader):
+        for tensor, layer in zip_longest(tensors, reader):
+            _check_tensor(tensor, None if layer is None else layer.head)
+            yield from _windows_of(reader, layer, options)
+        return
+    entries = list(reader.layers.values())
+    if reader.metadata.source_header is None:
+        entries = [reader.layers[tensor.name] for tensor in tensors]
+    for tensor, entry in zip_longest(tensors, entries):
+        _check_tensor(tensor, entry)
+    decoder = RunDecoder(reader, options.budget)
+    memory = batch.aligned_empty(0)
+    for run in group_runs(entries, options.budget):
+        if not is_small(run[0], options.budget):
+            yield from _windows_of(reader, reader.open_layer(run[0].name), options)
+            continue
+        *starts, size = np.cumsum([0, *(entry.data_bytes for entry in run)]).tolist()
+        if len(memory) < size:
+            memory = batch.aligned_empty(size)
+        decoder.decode(run, starts, memory[:size])
+        for entry in run:
+            _say_layer(entry, options)
+        yield memory[:size]
+
+
+def _windows_of(
+    reader: Reader | SequentialReader, layer: Layer | SequentialLayer, options: DecodeOptions
+) -> Iterator[NDArray[np.uint8]]:
+    _say_layer(layer.head, options)
+    if layer.head.kind == KIND_REFERENCE:
+        layer = _target_of(reader, layer.head)
+    yield from decode_windows(layer, options.budget)
+
+
+def _check_tensor(tensor: TensorEntry | None, layer: LayerHead | IndexEntry | None) -> None:
+    """Raise CorruptError unless a tensor of the header and a layer are the same."""
+    if layer is None:
+        assert tensor is not None
+        raise CorruptError(
+            f"layer {tensor.name!r}: named by the source's header, but not in the file"
+        )
+    if tensor is None:
+        raise CorruptError(f"layer {layer.name!r}: not named by the source's header")
+    found = (layer.name, layer.dtype, layer.shape, layer.data_bytes)
+    wanted = (tensor.name, tensor.dtype, tensor.shape, tensor.data_bytes)
+    if found != wanted:
+        raise CorruptError(f"layer {layer.name!r}: is {found}, the source's header says {wanted}")
+
+
+def _say_layer(layer: LayerHead | IndexEntry, options: DecodeOptions) -> None:
+    if options.verbose:
+        coding = (
+            f"the same as {layer.target}"
+            if layer.kind == KIND_REFERENCE
+            else batch.CODING_NAMES[layer.family]
+        )
+        say(f"{layer.name}  {layer.dtype} {list(layer.shape)}  {coding}  {layer.data_bytes} bytes")
 
 
 def _safetensors_header(reader: Reader | SequentialReader) -> str:

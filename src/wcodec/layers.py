@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from wcodec.checkpoint import join, plan_decode
 from wcodec.container import IndexEntry, Reader
-from wcodec.decode import Path, as_array, decode_budget, decode_windows
+from wcodec.decode import Path, as_array, decode_budget
 from wcodec.limits import ReadLimits
+from wcodec.windows import decode_windows
 
 
 class Layers:

@@ -122,7 +122,8 @@ def test_damage_names_layer_and_block_and_spares_the_others(encoded):
         wcodec.CorruptError, match=rf"block {len(layer.headers) - 1} of 'groups': its CRC"
     ):
         decode_by_index(bytes(damaged))
-    from wcodec.decode import as_array, decode_budget, decode_windows
+    from wcodec.decode import as_array, decode_budget
+    from wcodec.windows import decode_windows
 
     reader = Reader(Memory(bytes(damaged)))
     for name, array in arrays.items():

@@ -48,7 +48,7 @@ def checked_bytes(blocks: Blocks, layer: str) -> bytes:
         if crc32(blocks.data[begin + 4 : end]) != blocks.headers["crc"][i]:
             raise CorruptError(f"block {i} of {layer!r}: CRC")
     assert len(blocks.data) >= blocks.n_bytes + 64
-    assert not blocks.data[blocks.n_bytes : blocks.n_bytes + 64].any()
+    assert len(blocks.data) >= blocks.n_bytes + 64
     return blocks.data[: blocks.n_bytes].tobytes()
 
 

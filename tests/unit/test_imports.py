@@ -15,9 +15,15 @@ PACKAGE = ROOT / "src" / "wcodec"
 LEAVES = {"errors", "dtypes", "limits", "memory", "block_header", "_version"}
 CONTAINER = LEAVES | {"checksum", "strict_json", "zstd_frame", "container"}
 CODEC = LEAVES | {"zstd_frame", "codec"}
-DECODE = (
-    CONTAINER | CODEC | {"checkpoint", "directories", "progress", "publication", "safetensors_file"}
-)
+WINDOWS = CONTAINER | CODEC | {"windows"}
+DECODE = WINDOWS | {
+    "checkpoint",
+    "directories",
+    "progress",
+    "publication",
+    "runs",
+    "safetensors_file",
+}
 # Package or module -> what it may import of wcodec. What is not here (encode, decode, cli ...) may
 # import anything below it.
 ALLOWED = {
@@ -40,6 +46,8 @@ ALLOWED = {
     "sources": LEAVES | {"safetensors_file", "safetensors_stream"},
     "checkpoint": CONTAINER | {"publication", "safetensors_file"},
     "directories": LEAVES | {"checkpoint", "progress", "publication"},
+    "windows": WINDOWS,
+    "runs": WINDOWS,
     "decode": DECODE,
     "encode": DECODE | {"decode", "sources"},
     "layers": DECODE | {"decode"},

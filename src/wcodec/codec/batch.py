@@ -139,10 +139,62 @@ def decode_blocks(
     )
     if failures:
         block, status = failures[0]
-        raise CorruptError(f"block {first_block + block} of {layer!r}: {_core.status_text(status)}")
+        raise _failed(first_block + block, layer, status)
     for i in np.flatnonzero(blocks.headers["coding"] == LZ).tolist():
         where = f"block {first_block + i} of {layer!r}"
         _decode_lz(blocks, placed[i], i, matrix, unit_bytes, where)
+
+
+def _failed(block: int, layer: str, status: int) -> CorruptError:
+    return CorruptError(f"block {block} of {layer!r}: {_core.status_text(status)}")
+
+
+@dataclass(frozen=True)
+class Part:
+    """All blocks of one layer among those of several: where their bytes begin in the data, and
+    where the layer begins in the matrix.
+    """
+
+    headers: NDArray[np.void]
+    descriptors: NDArray[np.void]
+    data_offset: int
+    matrix_offset: int
+    layer: str
+
+
+def decode_parts(
+    parts: list[Part], data: Bytes, family: int, matrix: Bytes, unit_bytes: int, *, threads: int
+) -> None:
+    """Check the blocks of several layers of one family but lz, without row groups, and decode them
+    into one matrix, all in one call.
+
+    Raises CorruptError naming block and layer.
+    """
+    counts = [len(part.headers) for part in parts]
+    first = np.cumsum([0, *counts])
+    headers = _concatenate([part.headers for part in parts])
+    if headers["payload_bytes"].max() > MAX_BLOCK_BYTES:
+        for part in parts:
+            check_payload_sizes(part.headers, part.layer, 0)
+    placed = _concatenate([part.descriptors for part in parts])
+    starts = block_starts(headers)
+    moved = [part.data_offset - int(starts[at]) for part, at in zip(parts, first, strict=False)]
+    placed["data_offset"] = starts.astype(np.int64) + np.repeat(moved, counts)
+    placed["matrix_offset"] += np.repeat(
+        np.array([part.matrix_offset for part in parts], np.uint64), counts
+    )
+    failures = _core.decode_blocks(
+        data, headers, family, placed, NO_ROWS, matrix, unit_bytes, threads
+    )
+    if failures:
+        block, status = failures[0]
+        i = int(np.searchsorted(first, block, side="right")) - 1
+        raise _failed(block - int(first[i]), parts[i].layer, status)
+
+
+def _concatenate(records: list[NDArray[np.void]]) -> NDArray[np.void]:
+    """Records one after the other; as bytes, because numpy would merge their fields in Python."""
+    return np.concatenate([part.view(np.uint8) for part in records]).view(records[0].dtype)
 
 
 def check_payload_sizes(headers: NDArray[np.void], layer: str, first_block: int) -> None:

@@ -168,6 +168,17 @@ class Grid:
                 self._descriptors(rows - first, columns),
             )
 
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks of a layer that has data and no row groups."""
+        return bands(self.rows, self.block_rows) * self.col_bands
+
+    def all_blocks(self) -> NDArray[np.void]:
+        """Descriptors of all blocks of a layer that has data and no row groups."""
+        n_bands = bands(self.rows, self.block_rows)
+        rows = band_edges(n_bands, self.rows, 0, n_bands)
+        return self._descriptors(rows, self.column_edges(0, self.col_bands))
+
     def _row_windows(self, aim_bytes: int) -> Iterator[Window]:
         """Windows within single rows, for rows too long for one window."""
         at_once = max(1, aim_bytes * self.col_bands // self.row_bytes)

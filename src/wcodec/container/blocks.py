@@ -40,8 +40,8 @@ class Blocks(NamedTuple):
     """Whole consecutive blocks of a layer.
 
     `data[:n_bytes]` holds them back to back as in the file, headers and padding included; at least
-    READ_SLACK_BYTES zero bytes follow in `data`. `headers` are those of the directory or, in a
-    stream, those that were read.
+    READ_SLACK_BYTES more follow in `data`, of any value. `headers` are those of the directory or,
+    in a stream, those that were read.
     """
 
     headers: BlockHeaders

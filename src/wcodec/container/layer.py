@@ -39,6 +39,9 @@ class Layer:
     blocks, `offsets` where each block begins (from the first block, in bytes) and at last where the
     blocks end. A reference has no blocks. read_blocks() may be called from several threads at once;
     take() and finish() go through the blocks in order.
+
+    `record` may hold the whole record in memory, and READ_SLACK_BYTES more; else it is read from
+    `source` as it is needed.
     """
 
     head: LayerHead
@@ -46,13 +49,16 @@ class Layer:
     headers: BlockHeaders
     offsets: Offsets
 
-    def __init__(self, source: Input, entry: IndexEntry, limits: ReadLimits) -> None:
+    def __init__(
+        self, source: Input, entry: IndexEntry, limits: ReadLimits, record: Bytes | None = None
+    ) -> None:
         name, size = entry.name, entry.head_bytes
         where = f"layer {name!r:.200}"
         self.entry = entry
         self._source = source
         self._first_block = first_block_offset(size)
-        self._record: bytes | None = None
+        self._record = record
+        self._buffer: Bytes | None = None  # of take()
         self._taken = 0
         begin, end = self._read_ends()
         self.head = LayerHead.unpack(begin[:size], where, limits)
@@ -69,9 +75,9 @@ class Layer:
         """Read blocks `first` to `first + count`, exclusive, in one read.
 
         `out` is a contiguous array to read into, of at least READ_SLACK_BYTES more than the blocks
-        have; without it one is allocated. Raises CorruptError for blocks that the layer has not, if
-        a block's header differs from the directory's and if padding is not zero; the CRC of a block
-        is for its decoder to check.
+        have; without it one is allocated, or what is in memory already is shared. Raises
+        CorruptError for blocks that the layer has not, if a block's header differs from the
+        directory's and if padding is not zero; the CRC of a block is for its decoder to check.
         """
         if first < 0 or count < 0:
             raise ValueError(f"blocks {first} to {first + count}")
@@ -81,8 +87,7 @@ class Layer:
                 f"expected at least {first + count}"
             )
         begin, end = int(self.offsets[first]), int(self.offsets[first + count])
-        data = _prepare(out, end - begin)
-        self._read_into(begin, data.data[: end - begin])
+        data = self._read(begin, end, out)
         blocks = Blocks(self.headers[first : first + count], data, end - begin)
         inline = inline_headers(data[: blocks.n_bytes], self.offsets[first : first + count] - begin)
         difference = first_difference(inline, blocks.headers)
@@ -94,9 +99,13 @@ class Layer:
         check_padding(data[: blocks.n_bytes], blocks.headers, first, self.entry.name)
         return blocks
 
-    def take(self, count: int, *, out: Bytes | None = None) -> Blocks:
-        """Read the next `count` blocks, as read_blocks()."""
-        blocks = self.read_blocks(self._taken, count, out=out)
+    def take(self, count: int) -> Blocks:
+        """Read the next `count` blocks, as read_blocks(); they are valid until the next call."""
+        first, last = self._taken, min(self._taken + count, len(self.headers))
+        needed = int(self.offsets[last] - self.offsets[first]) + READ_SLACK_BYTES
+        if self._record is None and (self._buffer is None or len(self._buffer) < needed):
+            self._buffer = allocate(needed)
+        blocks = self.read_blocks(first, count, out=self._buffer)
         self._taken += count
         return blocks
 
@@ -112,9 +121,12 @@ class Layer:
         """Return the record up to the first block, and from the directory on."""
         entry = self.entry
         end = self._first_block if entry.is_reference else entry.directory_offset
-        if entry.record_bytes <= SMALL_RECORD_BYTES:
-            self._record = self._source.read(entry.record_offset, entry.record_bytes)
-            return self._record[: self._first_block], self._record[end:]
+        if self._record is None and entry.record_bytes <= SMALL_RECORD_BYTES:
+            self._record = allocate(entry.record_bytes)
+            self._source.read_into(entry.record_offset, self._record.data[: entry.record_bytes])
+        if self._record is not None:
+            begin_part = self._record[: self._first_block].tobytes()
+            return begin_part, self._record[end : entry.record_bytes].tobytes()
         begin_part, end_part = self._source.read_many(
             [
                 (entry.record_offset, self._first_block),
@@ -133,12 +145,17 @@ class Layer:
                 f"the record has {expected}"
             )
 
-    def _read_into(self, begin: int, out: memoryview) -> None:
+    def _read(self, begin: int, end: int, out: Bytes | None) -> Bytes:
+        """The bytes `begin` to `end`, from the first block, and READ_SLACK_BYTES more."""
         at = self._first_block + begin
+        if self._record is not None and out is None:
+            return self._record[at : at + end - begin + READ_SLACK_BYTES]
+        data = _prepare(out, end - begin)
         if self._record is not None:
-            out[:] = self._record[at : at + len(out)]
+            data[: end - begin] = self._record[at : at + end - begin]
         else:
-            self._source.read_into(self.entry.record_offset + at, out)
+            self._source.read_into(self.entry.record_offset + at, data.data[: end - begin])
+        return data
 
 
 def _prepare(out: Bytes | None, n_bytes: int) -> Bytes:

@@ -8,7 +8,8 @@ layer's head and directory when it is opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType, TracebackType
 from typing import NamedTuple
 
@@ -16,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wcodec.checksum import crc32, crc32_combine
+from wcodec.container.blocks import Bytes
 from wcodec.container.constants import (
     FOOTER_BYTES,
     FOOTER_MAGIC,
     HEADER_BYTES,
     MAJOR,
     MINOR,
+    READ_SLACK_BYTES,
     RECORD_ALIGNMENT,
 )
 from wcodec.container.index import IndexEntry, parse_index
@@ -122,6 +125,23 @@ class Reader:
         A reference opens as a layer without blocks; resolve() says where its bytes are.
         """
         return Layer(self._source, self.layers[name], self._limits)
+
+    def open_layers(self, entries: Sequence[IndexEntry], memory: Bytes) -> list[Layer]:
+        """Open layers whose records lie back to back, with all their blocks, in one read.
+
+        `memory` is read into; it has at least READ_SLACK_BYTES more than the records. The layers
+        are good as long as its content is.
+        """
+        start, end = entries[0].record_offset, entries[-1].record_end
+        if any(a.record_end != b.record_offset for a, b in pairwise(entries)):
+            raise ValueError("the records do not lie back to back")
+        self._source.read_into(start, memory.data[: end - start])
+        layers = []
+        for entry in entries:
+            at = entry.record_offset - start
+            record = memory[at : at + entry.record_bytes + READ_SLACK_BYTES]
+            layers.append(Layer(self._source, entry, self._limits, record))
+        return layers
 
     def read_record(self, name: str) -> Iterator[NDArray[np.uint8]]:
         """Yield the bytes of a layer's record, head and padding included, in pieces of at most 8
