@@ -102,6 +102,15 @@ def sample_layers() -> list[LayerSpec]:
     ]  # fmt: skip
 
 
+def sound_layers() -> list[LayerSpec]:
+    """Two layers whose blocks are those of their grids, so that they decode."""
+    return [
+        LayerSpec("raw", [Block(bytes(range(37)))], shape=(37,)),
+        LayerSpec("constant", [Block(b"\0\0\x80\x3f", coding=1)], dtype="F32", shape=(2, 3),
+                  family=2, row_axes=1, block_rows=2, panel_rows=2),
+    ]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Seal:
     """A CRC at `offset` over `ranges`, and the places that have a copy of it."""
