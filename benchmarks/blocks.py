@@ -67,7 +67,15 @@ def measure(name: str, mib: float, rounds: int, backends: list[str]) -> None:
     places["rows"], places["cols"] = 1, BLOCK_UNITS
     places["row_index_first"] = batch.NO_ROW_INDEX
     blocks = batch.encode_blocks(
-        source, w, places, batch.NO_ROWS, form_set=forms, n_streams=2, verify=True, threads=1
+        source,
+        w,
+        places,
+        batch.NO_ROWS,
+        family=batch.RANS16,
+        form_set=forms,
+        n_streams=2,
+        verify=True,
+        threads=1,
     )
     data = np.concatenate([blocks.data, np.zeros(batch.READ_SLACK_BYTES, np.uint8)])
     decode_places = places.copy()

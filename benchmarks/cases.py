@@ -73,6 +73,11 @@ def all_cases() -> tuple[list[Case], list[str]]:
     if not files:
         missing.append("weights: WCODEC_WEIGHTS names no directory with safetensors files")
     cases += [Case(f"weights {path.stem}", file=path) for path in files]
+    cases += [
+        Case("weights silero stft int8", make=lambda path=path: stft_int8(path))
+        for path in files
+        if path.stem == "silero_vad_f32"
+    ]
     minilm = Path(os.environ.get("WCODEC_MINILM", "")) / "model.safetensors"
     if "WCODEC_MINILM" in os.environ and minilm.is_file():
         cases += minilm_cases(minilm)
@@ -93,7 +98,20 @@ def minilm_cases(path: Path) -> list[Case]:
         view("int8 per-channel", lambda arrays: quantise(arrays, int8_per_channel)),
         view("int8 per-tensor", lambda arrays: quantise(arrays, int8_per_tensor)),
         view("int4 g128", lambda arrays: quantise(arrays, int4_grouped)),
+        view("position embeddings int8", position_embeddings_int8),
     ]
+
+
+def position_embeddings_int8(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """The position embeddings by themselves, as the spatial coding is to be seen on them."""
+    name = "embeddings.position_embeddings.weight"
+    return {name: int8_per_channel(arrays[name])[0]}
+
+
+def stft_int8(path: Path) -> Arrays:
+    """The kernel of a short-time Fourier transform: windowed sines and cosines, one a row."""
+    kernel = read_arrays(path)["stft_conv.weight"]
+    return {"stft_conv.weight": int8_per_channel(kernel.reshape(len(kernel), -1))[0]}
 
 
 # --- views of fp32 tensors
@@ -171,6 +189,9 @@ SYNTHETIC: dict[str, Callable[[], Arrays]] = {
     "gaussian bf16": lambda: {"weight": gaussian(ml_dtypes.bfloat16, 1)},
     "gaussian fp32": lambda: {"weight": gaussian(np.float32, 2)},
     "constant bf16": lambda: {"weight": np.full(SYNTHETIC_ELEMENTS, 0.02, ml_dtypes.bfloat16)},
+    "coordinate grid int8": lambda: {
+        "grid": np.add.outer(np.arange(1024) // 8 - 128, np.arange(1024) // 8).astype(np.int8)
+    },
     "random bf16": lambda: {
         "weight": random_words(1 << 18, 3).view(ml_dtypes.bfloat16).reshape(1024, 1024)
     },

@@ -21,6 +21,7 @@
 #include "batch.hpp"
 #include "crc32.hpp"
 #include "pool.hpp"
+#include "tile_choice.hpp"
 
 namespace nb = nanobind;
 using namespace wcodec;
@@ -78,6 +79,14 @@ void check_threads(size_t threads) {
     check(threads >= 1 && threads <= MAX_THREADS, "threads is not within 1 to 256");
 }
 
+void check_tiles(uint32_t form, uint32_t tile_log2, uint32_t predictor_set,
+                 uint32_t transform_set) {
+    check(form < N_SPATIAL_FORMS, "no such form of the spatial coding");
+    check(tile_log2 >= MIN_TILE_LOG2 && tile_log2 <= MAX_TILE_LOG2, "tile_log2 is not 2 to 6");
+    check(predictor_set > 0 && predictor_set < 1u << N_PREDICTORS, "no such predictors");
+    check(transform_set > 0 && transform_set < 1u << N_TRANSFORMS, "no such transforms");
+}
+
 // Every unit of every block lies inside the matrix. Returns the units of the largest block.
 uint64_t check_matrix(const BlockDescriptor* blocks, size_t n_blocks, const uint32_t* row_index,
                       size_t n_row_index, uint64_t matrix_bytes, uint32_t unit_bytes) {
@@ -119,11 +128,11 @@ std::vector<std::pair<size_t, uint32_t>> failures(const std::vector<Status>& sta
 
 using Failures = std::vector<std::pair<size_t, uint32_t>>;
 
-std::tuple<uint64_t, Failures> encode_blocks_py(nb::handle matrix_object, uint32_t unit_bytes,
-                                                nb::handle descriptors_object,
-                                                nb::object row_index_object, nb::handle data_object,
-                                                nb::handle headers_object, uint32_t form_set,
-                                                uint32_t n_streams, bool verify, size_t threads) {
+std::tuple<uint64_t, Failures> encode_blocks_py(
+    nb::handle matrix_object, uint32_t unit_bytes, nb::handle descriptors_object,
+    nb::object row_index_object, nb::handle data_object, nb::handle headers_object, uint8_t family,
+    uint32_t form_set, uint32_t n_streams,
+    std::tuple<uint32_t, uint32_t, uint32_t, uint32_t> spatial, bool verify, size_t threads) {
     const Buffer matrix(matrix_object, false);
     const Buffer descriptors(descriptors_object, false);
     const Buffer row_index(row_index_object, false);
@@ -142,6 +151,14 @@ std::tuple<uint64_t, Failures> encode_blocks_py(nb::handle matrix_object, uint32
         if (form_set >> form & 1)
             check(form > 0 && form < N_FORMS && FIELD_MAPS[form].unit_bytes == unit_bytes,
                   "a form is of another unit size");
+    check(family == CODING_RAW || family == CODING_RANS16 || family == CODING_SPATIAL,
+          "the core does not encode this family");
+    check(family == CODING_RANS16 || form_set == 0, "only rans16 has forms to choose from");
+    const auto [form, tile_log2, predictor_set, transform_set] = spatial;
+    if (family == CODING_SPATIAL) {
+        check(unit_bytes <= 4, "unit_bytes is not 1, 2 or 4");
+        check_tiles(form, tile_log2, predictor_set, transform_set);
+    }
     const uint64_t max_units =
         check_matrix(blocks, n_blocks, rows, n_row_index, matrix.size(), unit_bytes);
     uint64_t room_end = 0;
@@ -154,7 +171,7 @@ std::tuple<uint64_t, Failures> encode_blocks_py(nb::handle matrix_object, uint32
         room_end = blocks[i].data_offset + room;
     }
 
-    const size_t scratch_bytes = encode_scratch_bytes(max_units, unit_bytes);
+    const size_t scratch_bytes = encode_scratch_bytes(family, max_units, unit_bytes);
     threads = std::min(threads, std::max<size_t>(n_blocks, 1));
     const Memory scratch = allocate(scratch_bytes * threads);
     std::vector<Status> statuses(n_blocks);
@@ -163,7 +180,11 @@ std::tuple<uint64_t, Failures> encode_blocks_py(nb::handle matrix_object, uint32
         nb::gil_scoped_release release;
         encode_blocks({matrix.data(), unit_bytes, blocks, n_blocks, rows, data.data(), headers_out,
                        statuses.data(), threads, scratch.get(), scratch_bytes},
-                      {form_set, n_streams, verify});
+                      {family,
+                       form_set,
+                       n_streams,
+                       verify,
+                       {static_cast<SpatialForm>(form), tile_log2, predictor_set, transform_set}});
         for (size_t i = 0; i < n_blocks; ++i) {  // close the gaps
             const uint64_t size = block_bytes(headers_out[i].payload_bytes);
             std::memmove(data.data() + total, data.data() + blocks[i].data_offset, size);
@@ -198,7 +219,7 @@ Failures decode_blocks_py(nb::handle data_object, nb::handle headers_object, uin
               "a block and its slack lie outside the data");
     }
 
-    const size_t scratch_bytes = decode_scratch_bytes(max_units, unit_bytes);
+    const size_t scratch_bytes = decode_scratch_bytes(family, max_units, unit_bytes);
     threads = std::min(threads, std::max<size_t>(n_blocks, 1));
     const Memory scratch = allocate(scratch_bytes * threads);
     std::vector<Status> statuses(n_blocks);
@@ -209,6 +230,37 @@ Failures decode_blocks_py(nb::handle data_object, nb::handle headers_object, uin
                       family);
     }
     return failures(statuses);
+}
+
+std::tuple<uint64_t, uint64_t, uint64_t> sample_spatial(nb::handle matrix_object, uint32_t cols,
+                                                        uint32_t unit_bytes, uint32_t form,
+                                                        uint32_t tile_log2, uint32_t predictor_set,
+                                                        uint32_t transform_set, uint32_t n_tiles) {
+    const Buffer matrix(matrix_object, true);
+    check(unit_bytes == 1 || unit_bytes == 2 || unit_bytes == 4, "unit_bytes is not 1, 2 or 4");
+    check_tiles(form, tile_log2, predictor_set, transform_set);
+    check(cols > 0 && n_tiles > 0, "the sample is empty");
+    const uint64_t rows = matrix.size() / unit_bytes / cols;
+    check(rows > 0 && rows * cols <= MAX_BLOCK_UNITS && rows * cols * unit_bytes == matrix.size(),
+          "the sample has no rows or is too large");
+    const SpatialOptions options{static_cast<SpatialForm>(form), tile_log2, predictor_set,
+                                 transform_set};
+    map_units(options.form, unit_bytes, matrix.data(), rows * cols);
+    const SampleCosts costs = sample_tiles(matrix.data(), static_cast<uint32_t>(rows), cols,
+                                           unit_bytes, options, n_tiles);
+    return {costs.none, costs.best, costs.n_units};
+}
+
+void spatial_transform(nb::handle squares_object, uint32_t transform, bool inverse) {
+    const Buffer squares(squares_object, true);
+    size_t n;
+    auto* numbers = squares.array<int32_t>(n, "squares");
+    constexpr uint32_t N = TRANSFORM_SIZE;
+    check(n % (N * N) == 0, "squares are not of 8 x 8 numbers");
+    check(transform < N_TRANSFORMS, "no such transform");
+    const auto apply = inverse ? inverse_transform_tile : transform_tile;
+    for (size_t i = 0; i < n; i += N * N)
+        apply(static_cast<Transform>(transform), numbers + i, {0, 0, N, N});
 }
 
 uint32_t crc32_py(nb::handle object, uint32_t start) {
@@ -261,12 +313,15 @@ NB_MODULE(_core, m) {
         "CRC-32 of two byte strings one after the other, from theirs and the size of the second.");
     m.def("encode_blocks", encode_blocks_py, nb::arg("matrix"), nb::arg("unit_bytes"),
           nb::arg("descriptors"), nb::arg("row_index"), nb::arg("data"), nb::arg("headers"),
-          nb::arg("form_set"), nb::arg("n_streams"), nb::arg("verify"), nb::arg("threads"),
+          nb::arg("family"), nb::arg("form_set"), nb::arg("n_streams"), nb::arg("spatial"),
+          nb::arg("verify"), nb::arg("threads"),
           nb::sig("def encode_blocks(matrix: object, unit_bytes: int, descriptors: object, "
                   "row_index: object, data: object, "
-                  "headers: object, form_set: int, n_streams: int, verify: bool, threads: int) -> "
+                  "headers: object, family: int, form_set: int, n_streams: int, spatial: "
+                  "tuple[int, int, int, int], verify: bool, threads: int) -> "
                   "tuple[int, list[tuple[int, int]]]"),
-          "Encode blocks into data, back to back, and their headers into headers. Returns the size "
+          "Encode blocks into data, back to back, and their headers into headers. spatial is form, "
+          "tile_log2, predictor_set and transform_set. Returns the size "
           "and the (block, status) of "
           "each failure.");
     m.def("decode_blocks", decode_blocks_py, nb::arg("data"), nb::arg("headers"), nb::arg("family"),
@@ -276,6 +331,18 @@ NB_MODULE(_core, m) {
                   "object, row_index: object, "
                   "matrix: object, unit_bytes: int, threads: int) -> list[tuple[int, int]]"),
           "Check blocks and decode them into matrix. Returns the (block, status) of each failure.");
+    m.def("sample_spatial", sample_spatial, nb::arg("matrix"), nb::arg("cols"),
+          nb::arg("unit_bytes"), nb::arg("form"), nb::arg("tile_log2"), nb::arg("predictor_set"),
+          nb::arg("transform_set"), nb::arg("n_tiles"),
+          nb::sig("def sample_spatial(matrix: object, cols: int, unit_bytes: int, form: int, "
+                  "tile_log2: int, predictor_set: int, transform_set: int, n_tiles: int) -> "
+                  "tuple[int, int, int]"),
+          "Costs of some tiles of a matrix in bits / 256, without modelling and with the best "
+          "predictor or transform, and their units. Changes the matrix.");
+    m.def("spatial_transform", spatial_transform, nb::arg("squares"), nb::arg("transform"),
+          nb::arg("inverse"),
+          nb::sig("def spatial_transform(squares: object, transform: int, inverse: bool) -> None"),
+          "Transform 8 x 8 int32 numbers in place; for tests.");
     m.def("backends", backends, "Names of the backends this machine can run, best first.");
     m.def("backend", [] { return std::string(kernels().name); }, "Name of the backend in use.");
     m.def("set_backend", set_backend, nb::arg("name"),
@@ -289,6 +356,7 @@ NB_MODULE(_core, m) {
         {"CODING_RAW", CODING_RAW},
         {"CODING_CONSTANT", CODING_CONSTANT},
         {"CODING_RANS16", CODING_RANS16},
+        {"CODING_SPATIAL", CODING_SPATIAL},
         {"CODING_LZ", CODING_LZ},
         {"CODING_ROW_GROUPS", CODING_ROW_GROUPS},
         {"BLOCK_HEADER_BYTES", BLOCK_HEADER_BYTES},
@@ -310,6 +378,9 @@ NB_MODULE(_core, m) {
         {"FORM_FP32_E8M1_Z13", FORM_FP32_E8M1_Z13},
         {"FORM_FP32_E8_Z16", FORM_FP32_E8_Z16},
         {"FORM_FP32_E8M1_Z16", FORM_FP32_E8M1_Z16},
+        {"SPATIAL_SIGNED", SPATIAL_SIGNED},
+        {"SPATIAL_UNSIGNED", SPATIAL_UNSIGNED},
+        {"SPATIAL_FLOAT", SPATIAL_FLOAT},
         {"NO_ROW_INDEX", NO_ROW_INDEX},
         {"HEADER_MISMATCH", static_cast<uint64_t>(Status::HEADER_MISMATCH)},
         {"CRC_MISMATCH", static_cast<uint64_t>(Status::CRC_MISMATCH)},

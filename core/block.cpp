@@ -8,6 +8,7 @@
 
 #include "frequency_table.hpp"
 #include "planes.hpp"
+#include "spatial_block.hpp"
 
 namespace wcodec {
 namespace {
@@ -308,14 +309,18 @@ Status decode_rans16(const uint8_t* payload, const BlockHeader& header, const Bl
 
 }  // namespace
 
-size_t encode_scratch_bytes(uint64_t max_units, uint32_t unit_bytes) {
+size_t encode_scratch_bytes(uint8_t family, uint64_t max_units, uint32_t unit_bytes) {
     const uint64_t units = align_up(max_units * unit_bytes, 64);
+    const uint64_t verifying = units + decode_scratch_bytes(family, max_units, unit_bytes);
+    if (family == CODING_SPATIAL)
+        return units + encode_spatial_scratch_bytes(max_units, unit_bytes) + verifying;
     return units + align_up(2 * max_units, 64) + align_up(max_units, 64) +
-           align_up(2 * max_units, 64) + 2 * units + decode_scratch_bytes(max_units, unit_bytes);
+           align_up(2 * max_units, 64) + units + verifying;
 }
 
-size_t decode_scratch_bytes(uint64_t max_units, uint32_t unit_bytes) {
-    return align_up(max_units * unit_bytes, 64);
+size_t decode_scratch_bytes(uint8_t family, uint64_t max_units, uint32_t unit_bytes) {
+    const uint64_t units = align_up(max_units * unit_bytes, 64);
+    return family == CODING_SPATIAL ? units + decode_spatial_scratch_bytes(max_units) : units;
 }
 
 Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t* scratch,
@@ -331,8 +336,9 @@ Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t
 
     uint8_t* payload = to + BLOCK_HEADER_BYTES;
     header = {0, CODING_RAW, FORM_NONE, 0, 0, view.n_bytes()};
+    uint8_t* verify = parts.verify;
     bool constant;
-    if (options.form_set != 0) {
+    if (options.family == CODING_RANS16) {
         Survey survey;
         kernels().survey_words(words, n, w, survey);
         constant = survey.constant;
@@ -345,16 +351,26 @@ Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t
     } else {
         constant = std::memcmp(words, words + w, (n - 1) * w) == 0;
     }
+    if (options.family == CODING_SPATIAL) {
+        uint8_t* after_words = scratch + align_up(n * w, 64);
+        verify = after_words + encode_spatial_scratch_bytes(n, w);
+        if (!constant) {
+            const uint64_t size = encode_spatial(words, view.rows, view.cols, w, options.spatial,
+                                                 after_words, payload);
+            if (size != 0) header = {0, CODING_SPATIAL, options.spatial.form, 0, 0, size};
+        }
+    }
     if (constant) header = {0, CODING_CONSTANT, FORM_NONE, 0, 0, w};
-    if (header.coding != CODING_RANS16) std::memcpy(payload, words, header.payload_bytes);
+    if (header.coding != options.family || header.coding == CODING_RAW)
+        std::memcpy(payload, words, header.payload_bytes);
     seal(to, header);
 
     if (!options.verify) return Status::OK;
-    const BlockView again{parts.verify, view.row_bytes(), view.rows, view.cols, w, nullptr};
-    const uint8_t family = options.form_set != 0 ? CODING_RANS16 : CODING_RAW;
-    const Status status = decode_block(to, header, family, again, nullptr);
+    const BlockView again{verify, view.row_bytes(), view.rows, view.cols, w, nullptr};
+    const Status status =
+        decode_block(to, header, options.family, again, verify + align_up(n * w, 64));
     if (status != Status::OK) return status;
-    return rows_equal(parts.verify, view) ? Status::OK : Status::VERIFY_FAILED;
+    return rows_equal(verify, view) ? Status::OK : Status::VERIFY_FAILED;
 }
 
 Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t family,
@@ -375,6 +391,17 @@ Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t fami
     }
     if (header.coding == CODING_RANS16 && family == CODING_RANS16)
         return decode_rans16(payload, header, view, scratch, hints);
+    if (header.coding == CODING_SPATIAL && family == CODING_SPATIAL) {
+        if (header.form >= N_SPATIAL_FORMS || view.unit_bytes > 4) return Status::BAD_FORM;
+        if (header.n_streams != 0) return Status::BAD_N_STREAMS;
+        // A block that has its units together is decoded in its place.
+        uint8_t* units = view.contiguous() ? view.base : scratch;
+        const Status status = decode_spatial(
+            payload, header.payload_bytes, static_cast<SpatialForm>(header.form), view.rows,
+            view.cols, view.unit_bytes, scratch + align_up(view.n_bytes(), 64), units);
+        if (status == Status::OK && !view.contiguous()) scatter_rows(scratch, view);
+        return status;
+    }
     if (header.coding != CODING_RAW && header.coding != CODING_CONSTANT) return Status::BAD_CODING;
     if (header.form != 0) return Status::BAD_FORM;
     if (header.n_streams != 0) return Status::BAD_N_STREAMS;

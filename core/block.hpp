@@ -12,6 +12,7 @@
 #include "kernels.hpp"
 #include "status.hpp"
 #include "stream_format.hpp"
+#include "tile_choice.hpp"
 
 namespace wcodec {
 
@@ -47,15 +48,17 @@ struct BlockView {
 };
 
 struct EncodeOptions {
-    uint32_t form_set;   // bit f: form f may be used; 0: raw and constant only
+    uint8_t family;      // what may be used beside raw and constant: raw, rans16 or spatial
+    uint32_t form_set;   // of rans16: bit f: form f may be used
     uint32_t n_streams;  // of a rans16 block
     bool verify;         // decode each block again and compare
+    SpatialOptions spatial;
 };
 
 // Working memory of one thread for blocks of up to max_units units; allocated by the caller of the
 // entries below.
-size_t encode_scratch_bytes(uint64_t max_units, uint32_t unit_bytes);
-size_t decode_scratch_bytes(uint64_t max_units, uint32_t unit_bytes);
+size_t encode_scratch_bytes(uint8_t family, uint64_t max_units, uint32_t unit_bytes);
+size_t decode_scratch_bytes(uint8_t family, uint64_t max_units, uint32_t unit_bytes);
 
 // What the decoder may be told to be faster.
 struct DecodeHints {

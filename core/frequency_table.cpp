@@ -9,27 +9,10 @@
 #include <cstring>
 
 #include "bytes.hpp"
+#include "log2.hpp"
 
 namespace wcodec {
 namespace {
-
-// log2(n) in 2^-16 for n = 1..256, truncated: whole part by shifting, then one bit a squaring of
-// the mantissa in [1, 2).
-constexpr uint32_t log2_q16(uint32_t n) {
-    uint32_t whole = 0;
-    while ((n >> whole) > 1) ++whole;
-    uint64_t mantissa = (uint64_t(n) << 31) >> whole;  // 1.31 fixed point
-    uint32_t fraction = 0;
-    for (int bit = 0; bit < 16; ++bit) {
-        mantissa = (mantissa * mantissa) >> 31;
-        fraction <<= 1;
-        if (mantissa >> 32) {
-            fraction |= 1;
-            mantissa >>= 1;
-        }
-    }
-    return (whole << 16) | fraction;
-}
 
 constexpr std::array<uint32_t, SCALE + 1> make_log2_table() {
     std::array<uint32_t, SCALE + 1> table{};

@@ -24,6 +24,9 @@ enum class Status : uint32_t {
     BAD_STARTING_STATE,
     STREAM_NOT_CONSUMED,
     BAD_FINAL_STATE,
+    BAD_TOKEN_STREAM,
+    BAD_TILES,
+    BAD_RAW_BITS,
     VERIFY_FAILED,
     COUNT,
 };
@@ -43,6 +46,9 @@ constexpr const char* STATUS_TEXTS[static_cast<uint32_t>(Status::COUNT)] = {
     "a starting state is below 0x0100",
     "a stream has bytes or escapes left over or too few",
     "a final state is not 0x0100",
+    "the size of a stream is not one of 32 states and whole words",
+    "its tiles have a size, predictor, transform or table that there is not",
+    "its raw bits are not those that its tokens ask for",
     "decoding it again gave other data",
 };
 

@@ -15,15 +15,17 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wcodec.codec import batch
 from wcodec.codec.layout import Grid
+from wcodec.codec.spatial import PREDICTORS, TRANSFORMS
 from wcodec.codec.structure import group_rows
 from wcodec.container import LayerHead, Metadata, Writer
-from wcodec.dtypes import DTYPES, bits, unit_bytes
+from wcodec.dtypes import DTYPES, bits, numpy_dtype, unit_bytes
 
 VERSION = "v0_1"
 FORMS = {
@@ -75,6 +77,7 @@ class GoldenFile:
         n_streams: int = 1,
         row_axes: int = 0,
         grid: Grid | None = None,
+        spatial: tuple[int, int, int, int] = (0, 0, 0, 0),
         shuffle: bool = False,
     ) -> None:
         w = unit_bytes(dtype)
@@ -108,21 +111,26 @@ class GoldenFile:
                 self._writer.write_blocks(blocks.headers, blocks.data)
                 descriptors, row_index = grid.group_descriptors(groups)
             if family == batch.LZ:
-                blocks = batch.encode_lz(
+                parts = batch.encode_lz(
                     piece, w, descriptors, shuffle=shuffle, zstd_level=3, verify=True
                 )
             else:
-                blocks = batch.encode_blocks(
-                    piece,
-                    w,
-                    descriptors,
-                    row_index,
-                    form_set=form_set,
-                    n_streams=n_streams,
-                    verify=True,
-                    threads=1,
-                )
-            self._writer.write_blocks(blocks.headers, blocks.data)
+                parts = [
+                    batch.encode_blocks(
+                        piece,
+                        w,
+                        descriptors,
+                        row_index,
+                        family=family,
+                        form_set=form_set,
+                        n_streams=n_streams,
+                        spatial=spatial,
+                        verify=True,
+                        threads=1,
+                    )
+                ]
+            for blocks in parts:
+                self._writer.write_blocks(blocks.headers, blocks.data)
         self._writer.end_layer()
         self.digests[name] = hashlib.sha256(data.tobytes()).hexdigest()
 
@@ -146,6 +154,57 @@ def write_forms(directory: Path) -> dict[str, dict[str, str]]:
             options = {"family": batch.RANS16, "form_set": 1 << form, "n_streams": n_streams}
             file.add(f"streams {n_streams}", dtype, (n,), data, **options)  # type: ignore[arg-type]
         manifest[file.path.name] = file.close()
+    return manifest
+
+
+def write_spatial(directory: Path) -> dict[str, dict[str, str]]:
+    """Every predictor with every transform, every tile size, and every form and unit size."""
+    manifest = {}
+
+    def smooth(rows: int, cols: int, seed: int) -> NDArray[np.int64]:
+        noise = np.random.default_rng(seed).integers(-2, 3, (rows, cols))
+        y, x = np.mgrid[:rows, :cols]
+        result: NDArray[np.int64] = x * x // 16 - 3 * y + y * x // 24 + noise
+        return result
+
+    def add(file: GoldenFile, name: str, dtype: str, values: NDArray[Any], *options: int) -> None:
+        rows, cols = values.shape
+        w = values.itemsize
+        file.add(
+            name,
+            dtype,
+            (rows, cols),
+            np.ascontiguousarray(values).reshape(-1).view(np.uint8),
+            family=batch.SPATIAL,
+            row_axes=1,
+            grid=Grid(rows, cols, w, rows, 1, rows, False),
+            spatial=options,  # type: ignore[arg-type]
+        )
+
+    file = GoldenFile(directory / f"{VERSION}_spatial_modes.wcodec")
+    for p, predictor in enumerate(PREDICTORS):
+        for t, transform in enumerate(TRANSFORMS):
+            values = (smooth(27, 45, 6 * t + p) // 4).astype(np.int8)
+            add(file, f"{predictor} {transform}", "I8", values, 0, 4, 1 << p, 1 << t)
+    manifest[file.path.name] = file.close()
+
+    file = GoldenFile(directory / f"{VERSION}_spatial_tiles.wcodec")
+    for tile_log2 in range(2, 7):
+        values = np.where(np.arange(150) < 70, smooth(70, 150, tile_log2), 0)
+        values[20:40] *= np.random.default_rng(tile_log2).integers(0, 20, (20, 150))
+        add(
+            file, f"tiles of {1 << tile_log2}", "I16", values.astype(np.int16), 0, tile_log2, 63, 15
+        )
+    manifest[file.path.name] = file.close()
+
+    file = GoldenFile(directory / f"{VERSION}_spatial_forms.wcodec")
+    signs = np.where(np.arange(60) % 9 == 0, -1, 1)
+    for dtype, form in (("U8", 1), ("U16", 1), ("I32", 0), ("U32", 1), ("F16", 2), ("F32", 2)):
+        floats = (smooth(40, 60, form) * signs).astype(np.float32) / np.float32(64)
+        integers = smooth(40, 60, form) * (1 if dtype == "U8" else 9)
+        values = floats if dtype[0] == "F" else integers
+        add(file, dtype, dtype, values.astype(numpy_dtype(dtype)), form, 3, 63, 15)
+    manifest[file.path.name] = file.close()
     return manifest
 
 
@@ -219,7 +278,7 @@ def main() -> None:
     root = Path(__file__).parents[1]
     directory = Path(sys.argv[1]) if len(sys.argv) > 1 else root / "tests" / "golden"
     directory.mkdir(parents=True, exist_ok=True)
-    manifest = write_forms(directory) | write_others(directory)
+    manifest = write_forms(directory) | write_spatial(directory) | write_others(directory)
     text = json.dumps(manifest, indent=1, sort_keys=True)
     (directory / f"{VERSION}_manifest.json").write_text(text + "\n")
 

@@ -258,7 +258,7 @@ HEAD += " I block_rows I col_bands Q panel_rows I name_bytes I target_bytes H dt
 HEAD += " 6s reserved"
 HEAD_BYTES = 56
 STORED, REFERENCE = 0, 1
-RAW, CONSTANT, RANS16, LZ, ROW_GROUPS, DIRECTORY = 0, 1, 2, 5, 8, 255
+RAW, CONSTANT, RANS16, SPATIAL, LZ, ROW_GROUPS, DIRECTORY = 0, 1, 2, 4, 5, 8, 255
 
 DTYPES_OF_BITS = {
     4: "F4",
@@ -300,7 +300,9 @@ def check_layer(layer: SimpleNamespace, where: str) -> None:
     if layer.kind == REFERENCE:
         require_equal((layer.family, layer.unit_bytes), (0, 0), where, "(family, unit_bytes)")
     else:
-        require(layer.family in (RAW, RANS16, LZ), where, f"family {layer.family} is unknown")
+        require(
+            layer.family in (RAW, RANS16, SPATIAL, LZ), where, f"family {layer.family} is unknown"
+        )
         require_equal(layer.unit_bytes, unit_bytes, where, "unit_bytes")
         require_equal(layer.target_bytes, 0, where, "target_bytes of a stored layer")
 
@@ -439,7 +441,7 @@ def decode_grid(head: SimpleNamespace, blocks: list["Block"], where: str) -> byt
                 place = members[first:last] if head.flags == 1 else slice(first, last)
                 for left, right in column_bands(cols, head.col_bands):
                     shape = (last - first, right - left)
-                    units = decode_block(next_block(), math.prod(shape), head)
+                    units = decode_block(next_block(), *shape, head)
                     matrix[place, left:right] = units.reshape(shape)
     require_equal(len(list(left_over)), 0, where, "number of blocks beyond the grid")
     return matrix.tobytes()
@@ -476,13 +478,16 @@ def read_block(cursor: Cursor, where: str) -> Block:
 # 7. Codings ---------------------------------------------------------------------------------------
 
 
-def decode_block(block: Block, n: int, head: SimpleNamespace) -> NDArray[Any]:
-    """The n units of a block."""
+def decode_block(block: Block, height: int, width: int, head: SimpleNamespace) -> NDArray[Any]:
+    """The units of a block, row by row."""
     where, coding, form, w = block.where, block.coding, block.form, head.unit_bytes
+    n = height * width
     known = coding in (RAW, CONSTANT, head.family)
     require(known, where, f"coding {coding} in a layer of family {head.family}")
     if coding == RANS16:
         return decode_rans16(block, n, w)
+    if coding == SPATIAL:
+        return decode_spatial(block, height, width, w)
     require_equal(block.n_streams, 0, where, "n_streams")
     require(form == 0 or (coding == LZ and form == 1), where, f"form {form} of coding {coding}")
     if coding == LZ:
@@ -759,6 +764,213 @@ def read_footer(file: memoryview) -> SimpleNamespace:
     require_equal(footer.index_crc, zlib.crc32(index), where, "index_crc")
     require_equal(footer.file_crc, zlib.crc32(file[:end]), where, "file_crc")
     return footer
+
+
+# 15. spatial --------------------------------------------------------------------------------------
+
+# For each transform nine steps: the place and the factors.
+LIFTING = {
+    1: (
+        (2, (2021, 4771, 0, -4827, -6400, 4386, -7957, 452)),
+        (1, (150, 0, -1892, -1446, -2172, 134, -1783, -575)),
+        (5, (2623, 1940, -1112, -2820, -971, 0, -2658, -1209)),
+        (6, (803, -194, 1312, 3005, 3562, -95, 0, 1227)),
+        (3, (-1697, 1458, 946, 0, -1449, 3404, -865, 2295)),
+        (0, (0, -1031, -669, 2896, 3921, -2407, -3484, 1273)),
+        (7, (-3483, -2023, -1312, 1585, 1255, 1071, -2284, 0)),
+        (4, (846, 2917, 1892, 34, 0, -729, -883, 2434)),
+        (2, (4967, 8011, 0, -4274, -5181, 884, 1223, 6133)),
+    ),
+    2: (
+        (7, (-5782, -739, 6695, 8477, 2347, 6312, -4408, 0)),
+        (0, (0, 2232, -2189, -4727, -2997, -4079, 2279, 1779)),
+        (5, (-327, 938, 1078, 1125, 1034, 0, -807, -1444)),
+        (3, (398, -2213, 1191, 0, -820, 1195, 920, -756)),
+        (4, (3713, -1209, -2869, 2207, 0, 100, -2646, 328)),
+        (6, (1128, -176, 554, -901, 2364, 1708, 0, 1147)),
+        (1, (-3646, 0, -745, 163, -645, -4010, 2038, -1419)),
+        (2, (-3319, -965, 0, -1526, 987, -2455, 2531, -1978)),
+        (7, (5385, 5281, 4798, 3914, 1913, 7855, -7406, 0)),
+    ),
+    3: (
+        (1, (7489, 0, -10300, 703, 7489, 8895, -2690, 9477)),
+        (4, (4096, -1448, -5090, 1697, 0, 1697, -2399, 4799)),
+        (5, (2896, -1024, -703, -1697, 1200, 0, -1697, 3393)),
+        (6, (-4944, 724, 497, -1697, 3248, 2896, 0, -2399)),
+        (3, (3496, -512, -3248, 0, -2296, 2048, 2896, -1200)),
+        (7, (-848, -724, 1200, 2399, 848, -1200, 0, 0)),
+        (2, (1200, 1024, 0, 703, -1200, -2399, 0, 1697)),
+        (0, (0, -1448, 1697, -994, 1697, -703, 4096, -2399)),
+        (1, (7489, 0, -8895, -1285, -8895, -2108, -7489, 10882)),
+    ),
+}
+
+
+def token_numbers(token: int) -> tuple[int, int]:
+    """The smallest number of a token, and how many raw bits are added to it."""
+    if token < 16:
+        return token, 0
+    n_bits = (token - 16) // 4 + 2
+    return (4 + token % 4) << n_bits, n_bits
+
+
+def inverse_transform(squares: NDArray[np.uint32], transform: int) -> NDArray[np.uint32]:
+    """Undo a transform of squares of 8 x 8: the columns, then the rows; modulo 2^32."""
+    for axis in (1, 2):
+        places = np.moveaxis(squares, axis, 0)  # places[i] is place i of every column, or row
+        for place, factors in reversed(LIFTING[transform]):
+            total = np.full_like(places[0], 2048)
+            for factor, numbers in zip(factors, places, strict=True):
+                total += np.uint32(factor % 2**32) * numbers
+            places[place] -= (total.view(np.int32) >> 12).view(np.uint32)
+    return squares
+
+
+def decode_spatial(block: Block, height: int, width: int, w: int) -> NDArray[Any]:
+    """Take the payload part by part, then restore tile after tile."""
+    where = block.where
+    require_equal(block.n_streams, 0, where, "n_streams")
+    require(block.form <= 2 and w in (1, 2, 4), where, f"{block.form=} of units of {w} bytes")
+    payload = Cursor(block.payload, where)
+    head = payload.fields(
+        "B tile_log2 B n_tables B tiles_coding B reserved I tiles_bytes I stream_bytes I raw_bytes"
+    )
+    require(2 <= head.tile_log2 <= 6, where, f"{head.tile_log2=}, expected 2 to 6")
+    require(1 <= head.n_tables <= 8, where, f"{head.n_tables=}, expected 1 to 8")
+    require(head.tiles_coding <= 2, where, f"{head.tiles_coding=}, expected 0 to 2")
+    require_equal(head.reserved, 0, where, "reserved byte of the payload")
+    tables = [read_token_table(payload, 127) for _ in range(head.n_tables)]
+    tile_table = read_token_table(payload, 255) if head.tiles_coding == 2 else None
+    payload.zeros_to(16)
+
+    size = 1 << head.tile_log2
+    places = [(r, c) for r in range(0, height, size) for c in range(0, width, size)]
+    n_tiles = len(places)
+    stored = payload.take(head.tiles_bytes)
+    if tile_table is not None:
+        tiles = decode_tokens(stored, [tile_table], np.zeros(n_tiles, np.uint8), where)
+    else:
+        expected = 1 if head.tiles_coding == 0 else n_tiles
+        require_equal(head.tiles_bytes, expected, where, "tiles_bytes")
+        tiles = np.broadcast_to(np.frombuffer(stored, np.uint8), n_tiles)
+    payload.zeros_to(16)
+    for tile in sorted(set(tiles.tolist())):
+        predictor, transform, table = tile & 7, tile >> 3 & 3, tile >> 5
+        require(predictor < 6 and table < head.n_tables, where, f"tile {tile:#x}")
+        require(transform == 0 or size >= 8, where, f"transform {transform} in tiles of {size}")
+
+    shapes = [(min(size, height - r), min(size, width - c)) for r, c in places]
+    ids = np.repeat(tiles >> 5, [math.prod(shape) for shape in shapes])
+    tokens = decode_tokens(payload.take(head.stream_bytes), tables, ids, where)
+    payload.zeros_to(16)
+    numbers = read_numbers(tokens, payload.take(head.raw_bytes), where)
+    payload.finish()
+    residuals = (numbers >> 1 ^ np.uint32(0) - (numbers & 1)).view(np.int32)
+
+    image = np.zeros((height, width), f"<i{w}")
+    for tile, (row, col), shape in zip(tiles.tolist(), places, shapes, strict=True):
+        own, residuals = np.split(residuals, [math.prod(shape)])
+        own = own.reshape(shape)
+        if tile >> 3 & 3:
+            rows, cols = shape[0] // 8 * 8, shape[1] // 8 * 8
+            squares = own[:rows, :cols].reshape(rows // 8, 8, cols // 8, 8).swapaxes(1, 2)
+            undone = inverse_transform(squares.reshape(-1, 8, 8).view(np.uint32), tile >> 3 & 3)
+            squares = undone.view(np.int32).reshape(rows // 8, cols // 8, 8, 8)
+            own = own.copy()
+            own[:rows, :cols] = squares.swapaxes(1, 2).reshape(rows, cols)
+        restore_tile(image, own, tile & 7, row, col)
+    units = image.view(f"<u{w}").ravel()
+    if block.form == 0:
+        return units
+    sign = 1 << 8 * w - 1
+    return (
+        units ^ units.dtype.type(sign)
+        if block.form == 1
+        else np.where(units & sign, units ^ units.dtype.type(sign - 1), units)
+    )
+
+
+class Slots(NamedTuple):
+    """What each of the 4096 slots says; rest is slot - cum[i]."""
+
+    frequency: NDArray[np.uint32]
+    rest: NDArray[np.uint32]
+    symbol: NDArray[np.uint8]
+
+
+def read_token_table(payload: Cursor, most: int) -> Slots:
+    """Take a table of symbols up to `most` and spread it over the slots."""
+    where = payload.where
+    n = payload.fields("B n_less_1").n_less_1 + 1
+    entries = [payload.fields("B symbol H frequency") for _ in range(n)]
+    symbols = np.array([entry.symbol for entry in entries], np.uint8)
+    frequency = np.array([entry.frequency for entry in entries], np.uint32)
+    require(bool(np.all(symbols[:-1] < symbols[1:])), where, "symbols do not ascend")
+    require(int(symbols[-1]) <= most, where, f"symbol {symbols[-1]}, expected at most {most}")
+    require(int(frequency.min()) >= 1, where, "a frequency is 0")
+    require_equal(int(frequency.sum()), 4096, where, "sum of the frequencies")
+    entry = np.repeat(np.arange(n), frequency)
+    cum = np.cumsum(frequency) - frequency
+    rest = np.arange(4096) - cum[entry]
+    return Slots(frequency[entry], rest.astype(np.uint32), symbols[entry])
+
+
+def decode_tokens(
+    stream: memoryview, tables: list[Slots], ids: NDArray[np.uint8], where: str
+) -> NDArray[np.uint8]:
+    """Decode a stream of one symbol for each id, the number of its table, 32 of them at a time."""
+    cursor = Cursor(stream, where)
+    x = cursor.array(32, "<u4").copy()
+    require(bool(np.all(x >= 1 << 16)), where, "a starting state is below 65536")
+    words = cursor.array((len(stream) - 128) // 2, "<u2").astype(np.uint32)
+    cursor.finish()
+    frequency, rest, symbol = (np.stack(parts) for parts in zip(*tables, strict=True))
+    symbols = np.empty(len(ids), np.uint8)
+    used = 0
+    for start in range(0, len(ids), 32):
+        own = ids[start : start + 32]
+        state = x[: len(own)]  # a view: the last step may have fewer lanes
+        slot = state & 4095
+        symbols[start : start + 32] = symbol[own, slot]
+        state[:] = frequency[own, slot] * (state >> 12) + rest[own, slot]
+        hungry = np.flatnonzero(state < 1 << 16)
+        require(used + len(hungry) <= len(words), where, "a stream runs out of words")
+        state[hungry] = state[hungry] << 16 | words[used : used + len(hungry)]
+        used += len(hungry)
+    require_equal(used, len(words), where, "number of words used")
+    require(bool(np.all(x == 1 << 16)), where, "a final state is not 65536")
+    return symbols
+
+
+def read_numbers(tokens: NDArray[np.uint8], raw: memoryview, where: str) -> NDArray[np.uint32]:
+    """The number of each token: its smallest one and the raw bits."""
+    bits = np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little")
+    bases, sizes = np.array([token_numbers(token) for token in range(128)], np.uint32).T
+    n_bits = sizes[tokens].astype(np.int64)
+    require_equal(len(raw), (int(n_bits.sum()) + 7) // 8, where, "raw_bytes")
+    require(not bits[int(n_bits.sum()) :].any(), where, "bits after the raw bits are not zero")
+    numbers = bases[tokens]
+    first = np.cumsum(n_bits) - n_bits
+    for bit in range(int(sizes.max())):
+        has = np.flatnonzero(n_bits > bit)
+        numbers[has] += bits[first[has] + bit].astype(np.uint32) << np.uint32(bit)
+    return numbers
+
+
+def restore_tile(
+    image: NDArray[Any], residuals: NDArray[np.int32], predictor: int, row: int, col: int
+) -> None:
+    """Add what is expected to each residual of a tile, unit by unit, modulo 2^(8 w)."""
+    bits = 8 * image.itemsize
+    for r, c in np.ndindex(*residuals.shape):
+        y, x = row + r, col + c
+        left = int(image[y, x - 1]) if x else 0
+        top = int(image[y - 1, x]) if y else 0
+        planar = left + top - (int(image[y - 1, x - 1]) if x and y else 0)
+        median = sorted((left, top, planar))[1]
+        expected = (0, left, top, (left + top) // 2, planar, median)[predictor]
+        value = (expected + int(residuals[r, c])) % 2**bits
+        image[y, x] = value - (value >> bits - 1 << bits)
 
 
 def main(arguments: list[str]) -> int:

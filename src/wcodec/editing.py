@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wcodec._version import __version__
 from wcodec.checkpoint import SOURCE_SUFFIX, ShardEdit, plan_edit
 from wcodec.codec.plan import DEFAULT_BLOCK_ELEMENTS
+from wcodec.codec.spatial import SpatialOptions
 from wcodec.container import IndexEntry, Metadata, Reader, Writer
 from wcodec.decode import Path
 from wcodec.directories import convert_directory, copy_file
@@ -161,7 +162,8 @@ def _edit_directory(
 
 
 def _options(threads: int | None) -> EncodeOptions:
-    return EncodeOptions("default", 16, DEFAULT_BLOCK_ELEMENTS, True, encode_budget(threads))
+    budget = encode_budget(threads)
+    return EncodeOptions("default", SpatialOptions(), DEFAULT_BLOCK_ELEMENTS, True, budget)
 
 
 def _edited_metadata(metadata: Metadata) -> Metadata:

@@ -33,6 +33,7 @@ from wcodec.codec.plan import (
     Plan,
     plan_layer,
 )
+from wcodec.codec.spatial import SpatialOptions
 from wcodec.codec.structure import group_rows
 from wcodec.container import LayerHead, Metadata, Reader, Writer
 from wcodec.decode import DecodeOptions, decode_budget, write_safetensors
@@ -54,7 +55,6 @@ from wcodec.sources import (
 )
 
 LEVELS = ("default", "max")
-TILE_SIZES = (4, 8, 16, 32, 64)
 
 Path = str | os.PathLike[str]
 
@@ -64,7 +64,7 @@ class EncodeOptions:
     """What encode_checkpoint was asked for, checked."""
 
     level: str
-    tile_size: int
+    spatial: SpatialOptions
     block_elements: int
     verify: bool
     budget: Budget
@@ -74,13 +74,6 @@ class EncodeOptions:
             raise ValueError(f"level is {self.level!r}, expected one of {', '.join(LEVELS)}")
         if self.level != "default":
             raise NotImplementedError("level='max' is not built yet; use level='default'")
-        if self.tile_size not in TILE_SIZES:
-            raise ValueError(f"tile_size is {self.tile_size!r}, expected one of {TILE_SIZES}")
-        if self.tile_size != 16:
-            raise NotImplementedError(
-                f"tile_size={self.tile_size}: the spatial coding, which has tiles, "
-                "is not built yet; use 16"
-            )
         if not MIN_BLOCK_ELEMENTS <= self.block_elements <= MAX_BLOCK_ELEMENTS:
             raise ValueError(
                 f"block_elements is {self.block_elements}, "
@@ -109,7 +102,11 @@ class _Request:
         return Metadata(
             wcodec_version=__version__,
             model_name=self.model_name,
-            options={"level": self.options.level, "block_elements": self.options.block_elements},
+            options={
+                "level": self.options.level,
+                "block_elements": self.options.block_elements,
+                **self.options.spatial.recorded(),
+            },
             metadata=dict(self.metadata),
             duplicates=self.duplicates,
             source_header=header,
@@ -122,6 +119,8 @@ def encode_checkpoint(
     *,
     level: str = "default",
     tile_size: int = 16,
+    predictors: Iterable[str] | None = None,
+    transforms: Iterable[str] | None = None,
     block_elements: int | None = None,
     model_name: str | None = None,
     quant_type: str | None = None,
@@ -148,6 +147,10 @@ def encode_checkpoint(
     (checkpoint.REDUNDANT_FILES) are left out unless `all_files`. A file of the output directory
     that exists is replaced, or with `resume` kept if it has the same options and decodes to the
     very bytes of its source; both are read in full to know that. `resume` does so for one file too.
+
+    `tile_size` (4, 8, 16, 32 or 64), `predictors` (some of none, left, top, avg, planar, median)
+    and `transforms` (some of none, dct, adst, hadamard; only in tiles from 8 up) restrict what the
+    spatial coding of integer tensors may use (default: 16 and all).
 
     `block_elements` is the aimed number of elements of a block (default 131072). `metadata` maps
     text to text; for arrays it also becomes the `__metadata__` of the safetensors file that
@@ -178,7 +181,7 @@ def encode_checkpoint(
         )
     options = EncodeOptions(
         level=level,
-        tile_size=tile_size,
+        spatial=SpatialOptions.of(tile_size, predictors, transforms),
         block_elements=DEFAULT_BLOCK_ELEMENTS if block_elements is None else block_elements,
         verify=verify,
         budget=encode_budget(threads, max_memory),
@@ -310,7 +313,14 @@ def encode_layer(
     """Encode one tensor into a record; returns its index entry and the name of its coding."""
     reader = _WindowReader(tensor)
     sample = reader.get(0, min(tensor.data_bytes, SAMPLE_BYTES))
-    plan = plan_layer(tensor.dtype, tensor.shape, tensor.data_bytes, sample, options.block_elements)
+    plan = plan_layer(
+        tensor.dtype,
+        tensor.shape,
+        tensor.data_bytes,
+        sample,
+        options.block_elements,
+        options.spatial,
+    )
     grid = plan.grid
     windows = grid.windows(options.budget.window_bytes)
     family = plan.family
@@ -384,8 +394,10 @@ def _encode(
             grid.unit_bytes,
             descriptors,
             row_index,
+            family=plan.family,
             form_set=plan.form_set,
             n_streams=max(1, plan.n_streams),
+            spatial=plan.spatial,
             verify=options.verify,
             threads=options.budget.threads,
         )
@@ -488,17 +500,27 @@ def encode_layer_standalone(
     name: str = "weight",
     level: str = "default",
     tile_size: int = 16,
+    predictors: Iterable[str] | None = None,
+    transforms: Iterable[str] | None = None,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Encode one numpy array of any shape into a wcodec file of one layer; returns the statistics
-    of encode_checkpoint.
+    """Encode one numpy array of any shape into a wcodec file of one layer; the options and the
+    statistics are those of encode_checkpoint.
 
     >>> import numpy as np, tempfile, os
     >>> path = os.path.join(tempfile.mkdtemp(), "weight.wcodec")
     >>> encode_layer_standalone(np.zeros((3, 4), np.float32), path)["layers"][0]["coding"]
     'constant'
     """
-    return encode_checkpoint({name: array}, path, level=level, tile_size=tile_size, threads=threads)
+    return encode_checkpoint(
+        {name: array},
+        path,
+        level=level,
+        tile_size=tile_size,
+        predictors=predictors,
+        transforms=transforms,
+        threads=threads,
+    )
 
 
 def encode_array(
@@ -506,15 +528,21 @@ def encode_array(
     *,
     dtype: str | None = None,
     level: str = "default",
+    tile_size: int = 16,
+    predictors: Iterable[str] | None = None,
+    transforms: Iterable[str] | None = None,
     threads: int | None = None,
 ) -> bytes:
     """Encode one numpy array; the bytes are a wcodec file of one layer named "weight".
 
     `dtype` names a safetensors dtype that numpy has not: F4, F6_E2M3 or F6_E3M2, with `array`
     holding the packed bytes as uint8 (the last axis then counts bytes), or any other dtype of the
-    array's own element size. Raises ValueError if it does not fit.
+    array's own element size. Raises ValueError if it does not fit. The other options are those of
+    encode_checkpoint.
     """
-    options = EncodeOptions(level, 16, DEFAULT_BLOCK_ELEMENTS, True, encode_budget(threads))
+    spatial = SpatialOptions.of(tile_size, predictors, transforms)
+    budget = encode_budget(threads)
+    options = EncodeOptions(level, spatial, DEFAULT_BLOCK_ELEMENTS, True, budget)
     tensor = ArrayTensor("weight", array) if dtype is None else _typed_tensor(array, dtype)
     file = io.BytesIO()
     encode_tensors(tensor_source([tensor]), file, Metadata(wcodec_version=__version__), options)

@@ -197,6 +197,7 @@ def test_blocks_of_the_encoder(form, n_streams):
         unit_bytes,
         descriptors,
         batch.NO_ROWS,
+        family=batch.RANS16,
         form_set=1 << form,
         n_streams=n_streams,
         verify=True,

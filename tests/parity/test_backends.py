@@ -309,8 +309,10 @@ def encode(backend: str, words: np.ndarray, form_set: int, n_streams: int, shift
         batch.NO_ROWS,
         data,
         header,
+        batch.RANS16,
         form_set,
         n_streams,
+        (0, 0, 0, 0),
         True,
         1,
     )

@@ -76,6 +76,7 @@ def test_on_what_the_encoder_writes(dtype, n_streams, n):
             w,
             descriptors_of(n, w),
             batch.NO_ROWS,
+            family=batch.RANS16,
             form_set=FORM_SETS[dtype],
             n_streams=n_streams,
             verify=True,

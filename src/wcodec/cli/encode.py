@@ -18,6 +18,8 @@ from wcodec.cli import common
 @common.max_memory_option
 @click.option("--level", default="default", show_default=True, help="default or max.")
 @click.option("--tile-size", type=int, default=16, show_default=True, help="Of the spatial coding.")
+@click.option("--predictors", metavar="A,B...", help="Of the spatial coding [default: all].")
+@click.option("--transforms", metavar="A,B...", help="Of the spatial coding [default: all].")
 @click.option("--block-elements", type=int, help="Aimed elements of a block [default: 131072].")
 @click.option("--model-name", help="Name to write into the metadata.")
 @click.option("--quant-type", help="Quantise first (lossy).")
@@ -37,6 +39,8 @@ def command(
     max_memory: int | None,
     level: str,
     tile_size: int,
+    predictors: str | None,
+    transforms: str | None,
     block_elements: int | None,
     model_name: str | None,
     quant_type: str | None,
@@ -72,6 +76,8 @@ def command(
                 output,
                 level=level,
                 tile_size=tile_size,
+                predictors=None if predictors is None else predictors.split(","),
+                transforms=None if transforms is None else transforms.split(","),
                 block_elements=block_elements,
                 model_name=model_name,
                 quant_type=quant_type,

@@ -26,10 +26,14 @@ STREAMING_ALIGNMENT = _core.STREAMING_ALIGNMENT
 RAW = _core.CODING_RAW
 CONSTANT = _core.CODING_CONSTANT
 RANS16 = _core.CODING_RANS16
+SPATIAL = _core.CODING_SPATIAL
 LZ = _core.CODING_LZ
 ROW_GROUPS = _core.CODING_ROW_GROUPS
-CODING_NAMES = {RAW: "raw", CONSTANT: "constant", RANS16: "rans16", LZ: "lz"}
+CODING_NAMES = {RAW: "raw", CONSTANT: "constant", RANS16: "rans16", SPATIAL: "spatial", LZ: "lz"}
 
+SPATIAL_SIGNED = _core.SPATIAL_SIGNED
+SPATIAL_UNSIGNED = _core.SPATIAL_UNSIGNED
+SPATIAL_FLOAT = _core.SPATIAL_FLOAT
 BF16_FORMS = 1 << _core.FORM_BF16_E8 | 1 << _core.FORM_BF16_E8M1
 FP16_FORMS = 1 << _core.FORM_FP16_E5M1
 FP32_FORMS = sum(1 << form for form in range(_core.FORM_FP32_E8, _core.FORM_FP32_E8M1_Z16 + 1))
@@ -95,12 +99,18 @@ def encode_blocks(
     descriptors: NDArray[np.void],
     row_index: NDArray[np.uint32],
     *,
-    form_set: int,
-    n_streams: int,
+    family: int,
+    form_set: int = 0,
+    n_streams: int = 1,
+    spatial: tuple[int, int, int, int] = (0, 0, 0, 0),
     verify: bool,
     threads: int,
 ) -> Blocks:
-    """Encode blocks of a matrix as raw, constant or (where form_set is not 0) rans16."""
+    """Encode blocks of a matrix as raw, constant or `family`: raw, rans16 or spatial.
+
+    rans16 takes the forms of `form_set`, spatial is given its form, tile_log2 and the sets of
+    predictors and transforms.
+    """
     room = np.zeros(len(descriptors), dtype=BLOCK_HEADER)
     room["payload_bytes"] = descriptors["rows"].astype(np.uint64) * descriptors["cols"] * unit_bytes
     placed = descriptors.copy()
@@ -108,7 +118,18 @@ def encode_blocks(
     data = np.empty(int(block_sizes(room).sum()), dtype=np.uint8)
     headers = np.empty(len(descriptors), dtype=BLOCK_HEADER)
     size, failures = _core.encode_blocks(
-        matrix, unit_bytes, placed, row_index, data, headers, form_set, n_streams, verify, threads
+        matrix,
+        unit_bytes,
+        placed,
+        row_index,
+        data,
+        headers,
+        family,
+        form_set,
+        n_streams,
+        spatial,
+        verify,
+        threads,
     )
     if failures:
         raise WcodecError(f"encoding failed: a block, {_core.status_text(failures[0][1])}")
@@ -217,6 +238,34 @@ def frame_block(coding: int, form: int, payload: bytes) -> Blocks:
     rest = payload + bytes(-len(payload) % BLOCK_ALIGNMENT)
     header["crc"] = _core.crc32(rest, _core.crc32(header.tobytes()[4:]))
     return Blocks(header, np.frombuffer(header.tobytes() + rest, dtype=np.uint8))
+
+
+# ---- spatial ----
+
+
+def sample_spatial(
+    matrix: Bytes,
+    unit_bytes: int,
+    form: int,
+    tile_log2: int,
+    predictor_set: int,
+    transform_set: int,
+    n_tiles: int,
+) -> tuple[int, int, int]:
+    """Costs in bits / 256 of n_tiles tiles spread over a matrix (rows of bytes, changed by the
+    call): without modelling, and with the one predictor or transform that is best for them; and
+    how many units they are.
+    """
+    return _core.sample_spatial(
+        matrix,
+        matrix.shape[1] // unit_bytes,
+        unit_bytes,
+        form,
+        tile_log2,
+        predictor_set,
+        transform_set,
+        n_tiles,
+    )
 
 
 # ---- lz ----

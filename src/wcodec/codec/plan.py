@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wcodec import zstd_frame
 from wcodec.codec import batch
 from wcodec.codec.layout import COLUMN_STEP, Grid, matrix_shape
+from wcodec.codec.spatial import FORMS, SpatialOptions, spatial_bits
 from wcodec.codec.structure import row_groups_pay
 from wcodec.dtypes import unit_bytes
 
@@ -39,6 +40,7 @@ class Plan:
     form_set: int
     n_streams: int
     shuffle: bool
+    spatial: tuple[int, int, int, int] = (0, 0, 0, 0)  # form, tile_log2 and sets for the core
 
 
 def plan_layer(
@@ -47,6 +49,7 @@ def plan_layer(
     data_bytes: int,
     sample: NDArray[np.uint8],
     block_elements: int,
+    spatial: SpatialOptions,
 ) -> Plan:
     """Plan a layer from its first bytes (all of them, or SAMPLE_BYTES at least)."""
     w = unit_bytes(dtype)
@@ -55,7 +58,16 @@ def plan_layer(
     form_set = FORM_SETS.get(dtype, 0)
     if form_set:
         return _plan_rans16(dtype, shape, data_bytes, sample, block_elements, form_set)
-    pays, shuffle = _choose_lz(sample[:LZ_TRIAL_BYTES], w)
+    trial = sample[:LZ_TRIAL_BYTES]
+    lz_bytes, shuffle = _choose_lz(trial, w)
+    row_axes = choose_row_axes(shape)
+    rows, cols = matrix_shape(dtype, shape, data_bytes, row_axes)
+    bits = spatial_bits(sample, dtype, cols, w, spatial)
+    if bits is not None and bits * (len(trial) // w) < 8 * lz_bytes:
+        grid = choose_grid(rows, cols, w, block_elements)
+        sets = (FORMS[dtype], spatial.tile_log2, spatial.predictor_set, spatial.transform_set)
+        return Plan(batch.SPATIAL, row_axes, grid, 0, 0, False, sets)
+    pays = lz_bytes < len(trial) // w * w
     block_units = LZ_BLOCK_BYTES // w if pays else min(block_elements, LZ_BLOCK_BYTES // w)
     grid = choose_grid(1, data_bytes // w, w, block_units)
     return Plan(batch.LZ if pays else batch.RAW, 0, grid, 0, 0, shuffle)
@@ -108,8 +120,8 @@ def _round_up(columns: int) -> int:
     return -(-columns // COLUMN_STEP) * COLUMN_STEP
 
 
-def _choose_lz(sample: NDArray[np.uint8], w: int) -> tuple[bool, bool]:
-    """Whether zstd makes a sample smaller, and whether byte shuffling makes it smaller still."""
+def _choose_lz(sample: NDArray[np.uint8], w: int) -> tuple[int, bool]:
+    """Bytes that zstd needs for a sample, and whether byte shuffling makes them fewer."""
     sample = sample[: len(sample) // w * w]
     plain = len(zstd_frame.compress(sample.data, ZSTD_LEVEL))
     shuffled = (
@@ -117,4 +129,4 @@ def _choose_lz(sample: NDArray[np.uint8], w: int) -> tuple[bool, bool]:
         if w > 1
         else plain
     )
-    return min(plain, shuffled) < len(sample), shuffled < plain
+    return min(plain, shuffled), shuffled < plain

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The entropy coder of the spatial coding: rANS with 32 lanes, 32-bit states, 16-bit words and
+// 12-bit probabilities, each symbol by a table of its own choice (docs/format.md section 15).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "status.hpp"
+
+namespace wcodec {
+
+constexpr uint32_t TOKEN_LANES = 32;
+constexpr uint32_t TOKEN_SCALE_BITS = 12;
+constexpr uint32_t TOKEN_SCALE = 1u << TOKEN_SCALE_BITS;
+constexpr uint32_t TOKEN_STATE_LOWER = 1u << 16;
+constexpr uint32_t TOKEN_STATES_BYTES = 4 * TOKEN_LANES;
+constexpr uint32_t MAX_TOKEN_TABLE_BYTES = 1 + 3 * 256;
+
+// Frequencies of byte symbols, which sum to TOKEN_SCALE; 0: not in the table.
+struct TokenTable {
+    uint16_t frequency[256];
+};
+
+// Where each slot leads.
+struct TokenSlots {
+    uint16_t frequency[TOKEN_SCALE];
+    uint16_t rest[TOKEN_SCALE];  // slot - cumulative
+    uint8_t symbol[TOKEN_SCALE];
+};
+
+// From the counts of the symbols below n_symbols, which are not all 0.
+void build_token_table(const uint32_t* counts, uint32_t n_symbols, TokenTable& table);
+
+// Size of the table of these counts.
+uint32_t token_table_bytes(const uint32_t* counts, uint32_t n_symbols);
+
+// Write a table; returns its size, at most MAX_TOKEN_TABLE_BYTES.
+uint32_t write_token_table(const TokenTable& table, uint8_t* to);
+
+// Read and validate a table of symbols up to max_symbol; moves `from` behind it.
+Status read_token_table(const uint8_t*& from, const uint8_t* end, uint32_t max_symbol,
+                        TokenSlots& slots);
+
+// Encode n symbols, symbol i in lane i % 32 with tables[ids[i]] (tables[0] if ids is null). The
+// words are written backwards from `end`, and the states before them; at most 2 n bytes and
+// TOKEN_STATES_BYTES. Returns the size of both.
+size_t encode_tokens(const uint8_t* symbols, const uint8_t* ids, size_t n, const TokenTable* tables,
+                     uint8_t* end);
+
+// Decode n symbols of [from, end), states first. Status says whether exactly these bytes were used
+// and all states ended where the encoder began.
+Status decode_tokens(const uint8_t* from, const uint8_t* end, const uint8_t* ids, size_t n,
+                     const TokenSlots* tables, uint8_t* symbols);
+
+}  // namespace wcodec
