@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from wcodec.inspection import info, verify
     from wcodec.layers import decode_layer
     from wcodec.limits import ReadLimits
+    from wcodec.recovery import find_damage, recover
 
 __all__ = [
     "LEVELS",
@@ -53,7 +54,9 @@ __all__ = [
     "encode_checkpoint",
     "encode_layer_standalone",
     "extract",
+    "find_damage",
     "info",
+    "recover",
     "verify",
 ]
 
@@ -75,6 +78,7 @@ _HOMES = {
     ),
     "inspection": ("info", "verify"),
     "limits": ("ReadLimits",),
+    "recovery": ("find_damage", "recover"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -121,7 +121,7 @@ def _edit_file(
     reader, gone = edit.reader, {*edit.removed, *edit.new}
     with (
         publish(output, force=True) as file,
-        Writer(file, metadata=_edited_metadata(reader.metadata)) as writer,
+        Writer(file, metadata=without_source(reader.metadata)) as writer,
     ):
         for name, entry in reader.layers.items():
             if name in edit.new:
@@ -166,8 +166,8 @@ def _options(threads: int | None) -> EncodeOptions:
     return EncodeOptions("default", SpatialOptions(), DEFAULT_BLOCK_ELEMENTS, True, budget)
 
 
-def _edited_metadata(metadata: Metadata) -> Metadata:
-    """The metadata of the result: that of the file, and the source's text map where it had one."""
+def without_source(metadata: Metadata) -> Metadata:
+    """The metadata of a file with other layers than its source: it keeps the source's text map."""
     kept: dict[str, str] = {}
     if metadata.source_header is not None:
         kept = parse_header(metadata.source_header.encode("utf-8")).metadata or {}

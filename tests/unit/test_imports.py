@@ -53,6 +53,7 @@ ALLOWED = {
     "layers": DECODE | {"decode"},
     "comparing": DECODE | {"decode", "layers"},
     "editing": DECODE | {"decode", "encode", "layers", "sources"},
+    "recovery": DECODE | {"decode", "editing"},
     "inspection": CONTAINER | CODEC | {"checkpoint", "decode", "progress"},
     "cuda": LEAVES | {"container", "codec"},
 }

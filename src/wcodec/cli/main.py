@@ -24,6 +24,7 @@ COMMANDS = {
     "diff": "Show which layers of two wcodec files or directories differ, and by how much.",
     "edit": "Replace, add or remove layers; the others are copied as they are stored.",
     "verify": "Decode without writing and check every checksum.",
+    "recover": "Write what is whole of a damaged file, and list what is lost.",
 }
 
 EXIT_DATA, EXIT_USAGE, EXIT_PARTIAL, EXIT_INTERRUPTED = 1, 2, 3, 130

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import click
 
 from wcodec.cli import common
@@ -10,12 +13,14 @@ from wcodec.cli import common
 
 @click.command(name="verify")
 @common.inputs_argument
+@click.option("--fast", is_flag=True, help="Check checksums only, without decoding.")
 @common.threads_option
 @common.progress_option
 @common.quiet_option
 @common.json_option
 def command(
     inputs: tuple[str, ...],
+    fast: bool,
     threads: int | None,
     progress_kind: str,
     quiet: bool,
@@ -23,7 +28,7 @@ def command(
 ) -> int:
     """Decode wcodec files or directories without writing and check every checksum.
 
-    Exit code 0 if all of them are sound, 1 if any is not.
+    Of a damaged file every damaged block is named. Exit code 0 if all are sound, 1 if any is not.
     """
     from wcodec.errors import WcodecError
     from wcodec.inspection import verify
@@ -32,18 +37,31 @@ def command(
     for input in inputs:
         with common.shown_progress("verifying", progress_kind, quiet or as_json) as progress:
             try:
-                result = {"path": input, "ok": True}
-                result.update(verify(input, threads=threads, progress=progress))
+                result: dict[str, Any] = {"path": input, "ok": True}
+                result.update(verify(input, fast=fast, threads=threads, progress=progress))
             except (WcodecError, OSError, ValueError) as error:
                 result = {"path": input, "ok": False, "error": " ".join(str(error).split())}
+                result["damage"] = _damage(input, threads)
         results.append(result)
         if as_json:
             continue
         if not result["ok"]:
-            click.echo(f"wcodec: {input}: {result['error']}", err=True)
+            for line in [d["error"] for d in result["damage"]] or [result["error"]]:
+                click.echo(f"wcodec: {common.printable(f'{input}: {line}')}", err=True)
         elif not quiet:
             layers = f"{result['n_layers']} layers, {result['n_blocks']} blocks"
             click.echo(f"{common.printable(input)}: ok, {layers}")
     if as_json:
         common.print_json({"results": results})
     return 0 if all(result["ok"] for result in results) else 1
+
+
+def _damage(input: str, threads: int | None) -> list[dict[str, Any]]:
+    """Everything that is damaged in a file, as far as one can look into it."""
+    from wcodec.errors import WcodecError
+    from wcodec.recovery import find_damage
+
+    try:
+        return [] if os.path.isdir(input) else find_damage(input, threads=threads)
+    except (WcodecError, OSError, ValueError):
+        return []
