@@ -140,7 +140,9 @@ size_t encode_spatial_scratch_bytes(uint64_t max_units, uint32_t unit_bytes) {
            tile_choice_scratch_bytes(max_units, static_cast<uint32_t>(max_units / 4 + 1));
 }
 
-size_t decode_spatial_scratch_bytes(uint64_t max_units) { return 3 * align_up(max_units, 64); }
+size_t decode_spatial_scratch_bytes(uint64_t max_units) {
+    return 3 * align_up(max_units, 64) + (MAX_TILE_TABLES + 1) * sizeof(TokenSlots);
+}
 
 uint64_t encode_spatial(const uint8_t* units, uint32_t rows, uint32_t cols, uint32_t w,
                         const SpatialOptions& options, uint8_t* scratch, uint8_t* payload) {
@@ -220,6 +222,7 @@ Status decode_spatial(const uint8_t* payload, uint64_t payload_bytes, SpatialFor
     uint8_t* tokens = scratch;
     uint8_t* ids = tokens + align_up(n, 64);
     uint8_t* tiles = ids + align_up(n, 64);
+    auto* slots = reinterpret_cast<TokenSlots*>(tiles + align_up(n, 64));
     if (payload_bytes < SPATIAL_HEAD_BYTES) return Status::BAD_PAYLOAD_BYTES;
     const uint32_t tile_log2 = payload[0];
     const uint32_t n_tables = payload[1];
@@ -239,8 +242,7 @@ Status decode_spatial(const uint8_t* payload, uint64_t payload_bytes, SpatialFor
     // Tables first: how long they are decides where the rest is.
     const uint8_t* at = payload + SPATIAL_HEAD_BYTES;
     const uint8_t* end = payload + payload_bytes;
-    TokenSlots slots[MAX_TILE_TABLES];
-    TokenSlots tile_slots;
+    TokenSlots& tile_slots = slots[MAX_TILE_TABLES];
     for (uint32_t k = 0; k <= n_tables; ++k) {
         if (k == n_tables && coding != TILES_CODED) break;
         const Status status = k < n_tables ? read_token_table(at, end, N_TOKENS - 1, slots[k])

@@ -34,8 +34,16 @@ constexpr std::array<uint32_t, N_TOKENS> make_guess() {
 }
 constexpr std::array<uint32_t, N_TOKENS> GUESS = make_guess();
 
+// How often a tile has a token.
+struct TokenCount {
+    uint16_t token;
+    uint16_t count;
+};
+
 struct Candidate {
     uint8_t mode;  // tile_byte with table 0
+    uint8_t slot;  // which part of the tile's token counts is its own
+    uint8_t n_counts;
     uint32_t guess;
     uint32_t raw_bits;
 };
@@ -61,22 +69,30 @@ uint64_t cost_of_counts(const uint32_t* counts, uint32_t entry_cost = TABLE_ENTR
     return cost;
 }
 
-// The tokens of a tile in a mode; returns the sum of their guesses.
-uint32_t tokens_of_tile(const uint8_t* image, uint32_t cols, uint32_t w, const Tile& tile,
-                        uint8_t mode, uint8_t* tokens, uint32_t& raw_bits) {
+// Tokens of the small numbers, which most are.
+constexpr std::array<uint8_t, 1024> make_small_tokens() {
+    std::array<uint8_t, 1024> tokens{};
+    for (uint32_t number = 0; number < tokens.size(); ++number)
+        tokens[number] = static_cast<uint8_t>(token_of(number));
+    return tokens;
+}
+constexpr std::array<uint8_t, 1024> SMALL_TOKENS = make_small_tokens();
+
+void tokens_of(const int32_t* residuals, uint32_t n, uint8_t* tokens) {
+    for (uint32_t i = 0; i < n; ++i) {
+        const uint32_t number = zigzag(residuals[i]);
+        tokens[i] = number < SMALL_TOKENS.size() ? SMALL_TOKENS[number]
+                                                 : static_cast<uint8_t>(token_of(number));
+    }
+}
+
+// The tokens of a tile in a mode.
+void tokens_of_tile(const uint8_t* image, uint32_t cols, uint32_t w, const Tile& tile, uint8_t mode,
+                    uint8_t* tokens) {
     int32_t residuals[MAX_TILE_UNITS];
     predict_tile(tile_predictor(mode), w, image, cols, tile, residuals);
     transform_tile(tile_transform(mode), residuals, tile);
-    const uint32_t n = tile.rows * tile.cols;
-    uint32_t guess = 0;
-    raw_bits = 0;
-    for (uint32_t i = 0; i < n; ++i) {
-        const uint32_t token = token_of(zigzag(residuals[i]));
-        tokens[i] = static_cast<uint8_t>(token);
-        guess += GUESS[token];
-        raw_bits += token_raw_bits(token);
-    }
-    return guess;
+    tokens_of(residuals, tile.rows * tile.cols, tokens);
 }
 
 // The modes of the sets; transforms only where a tile has room for one.
@@ -92,10 +108,12 @@ uint32_t list_modes(const SpatialOptions& options, uint8_t* modes) {
     return n;
 }
 
+constexpr uint32_t MAX_PREDICTORS_TRANSFORMED = 3;
+
 struct Scratch {
-    uint8_t* tokens;        // N_CANDIDATES for each unit: those of a tile together, mode by mode
     Candidate* candidates;  // N_CANDIDATES for each tile
     uint32_t* order;        // of tiles, by their guess
+    TokenCount* counts;     // N_CANDIDATES for each unit
     uint8_t* now;           // tile bytes of the trial
     uint8_t* best;
     uint8_t* picked;  // candidate of each tile in the trial
@@ -104,8 +122,8 @@ struct Scratch {
     Scratch(uint8_t* memory, uint64_t n_units, uint32_t n_tiles) {
         candidates = reinterpret_cast<Candidate*>(memory);
         order = reinterpret_cast<uint32_t*>(candidates + size_t{N_CANDIDATES} * n_tiles);
-        tokens = reinterpret_cast<uint8_t*>(order + n_tiles);
-        now = tokens + N_CANDIDATES * n_units;
+        counts = reinterpret_cast<TokenCount*>(order + n_tiles);
+        now = reinterpret_cast<uint8_t*>(counts + N_CANDIDATES * n_units);
         best = now + n_tiles;
         picked = best + n_tiles;
         best_picked = picked + n_tiles;
@@ -122,53 +140,103 @@ struct Search {
 
     Tile tile(uint32_t t) const { return tile_at(t, rows, cols, options.tile_log2); }
 
-    // First pass: the N_CANDIDATES modes with the lowest guess, in that order.
+    // A tile has no more distinct tokens than units, so its parts begin at its first unit.
+    TokenCount* counts_of(uint32_t t, const Candidate& candidate) const {
+        const Tile place = tile(t);
+        const size_t first_unit = size_t{place.row} * cols + size_t{place.col} * place.rows;
+        const size_t part = size_t{candidate.slot} * place.rows * place.cols;
+        return scratch.counts + N_CANDIDATES * first_unit + part;
+    }
+
+    // The candidates of one tile while they are found, lowest guess first.
+    struct Kept {
+        Candidate* candidates;
+        uint32_t n = 0;
+        uint32_t most = N_CANDIDATES;
+
+        bool all_zero() const { return n > 0 && candidates[0].guess == 0; }
+    };
+
+    void consider(uint32_t t, Kept& kept, uint8_t mode, const int32_t* residuals, uint32_t n,
+                  uint32_t& guess) {
+        uint8_t tokens[MAX_TILE_UNITS];
+        tokens_of(residuals, n, tokens);
+        uint32_t counts[N_TOKENS] = {};
+        for (uint32_t i = 0; i < n; ++i) ++counts[tokens[i]];
+        Candidate found{mode, 0, 0, 0, 0};
+        TokenCount pairs[N_TOKENS];
+        for (uint32_t token = 0; token < N_TOKENS; ++token) {
+            if (counts[token] == 0) continue;
+            found.guess += counts[token] * GUESS[token];
+            found.raw_bits += counts[token] * token_raw_bits(token);
+            pairs[found.n_counts++] = {static_cast<uint16_t>(token),
+                                       static_cast<uint16_t>(counts[token])};
+        }
+        guess = found.guess;
+        uint32_t at = kept.n;
+        while (at > 0 && found.guess < kept.candidates[at - 1].guess) --at;
+        if (at == kept.most) return;
+        found.slot = kept.n < kept.most ? static_cast<uint8_t>(kept.n++)
+                                        : kept.candidates[kept.most - 1].slot;
+        for (uint32_t i = kept.n - 1; i > at; --i) kept.candidates[i] = kept.candidates[i - 1];
+        kept.candidates[at] = found;
+        std::copy(pairs, pairs + found.n_counts, counts_of(t, found));
+    }
+
+    // First pass: the modes with the lowest guess. Transforms are tried on the residuals of the
+    // predictors that are best without one, and of none.
     void find_candidates() {
         uint8_t modes[N_MODES];
-        const uint32_t n_modes = list_modes(options, modes);
-        n_candidates = std::min(n_modes, N_CANDIDATES);
-        uint8_t trial[MAX_TILE_UNITS];
-        uint8_t* tokens = scratch.tokens;
+        n_candidates = std::min(list_modes(options, modes), N_CANDIDATES);
+        const bool room = (1u << options.tile_log2) >= TRANSFORM_SIZE;
+        const uint32_t transforms = room ? options.transform_set & ~1u : 0;
+        const bool plain = (options.transform_set & 1) || transforms == 0;
+        int32_t residuals[N_PREDICTORS][MAX_TILE_UNITS];
         for (uint32_t t = 0; t < n_tiles; ++t) {
             const Tile place = tile(t);
             const uint32_t n = place.rows * place.cols;
-            Candidate* kept = scratch.candidates + size_t{N_CANDIDATES} * t;
-            uint8_t slot[N_CANDIDATES];  // kept[i] has its tokens in this part
-            uint32_t n_kept = 0;
-            for (uint32_t m = 0; m < n_modes; ++m) {
-                uint32_t raw_bits;
-                const uint32_t guess =
-                    tokens_of_tile(image, cols, w, place, modes[m], trial, raw_bits);
-                uint32_t at = n_kept;
-                while (at > 0 && guess < kept[at - 1].guess) --at;
-                if (at == n_candidates) continue;
-                const uint8_t free =
-                    n_kept < n_candidates ? static_cast<uint8_t>(n_kept++) : slot[n_candidates - 1];
-                for (uint32_t i = n_kept - 1; i > at; --i) {
-                    kept[i] = kept[i - 1];
-                    slot[i] = slot[i - 1];
-                }
-                kept[at] = {modes[m], guess, raw_bits};
-                slot[at] = free;
-                std::memcpy(tokens + size_t{free} * n, trial, n);
+            Kept kept{scratch.candidates + size_t{N_CANDIDATES} * t};
+            kept.most = n_candidates;
+            uint32_t guesses[N_PREDICTORS];
+            std::fill(guesses, guesses + N_PREDICTORS, UINT32_MAX);
+            for (uint32_t p = 0; p < N_PREDICTORS; ++p) {
+                if (!(options.predictor_set >> p & 1)) continue;
+                predict_tile(static_cast<Predictor>(p), w, image, cols, place, residuals[p]);
+                if (plain)
+                    consider(t, kept, tile_byte(p, 0, 0), residuals[p], n, guesses[p]);
+                else
+                    guesses[p] = 0;
             }
-            sort_tokens(tokens, n, slot);
-            tokens += size_t{N_CANDIDATES} * n;
+            for (uint32_t tried = 0; tried < MAX_PREDICTORS_TRANSFORMED; ++tried) {
+                if (transforms == 0 || kept.all_zero()) break;
+                const uint32_t p = next_predictor(guesses, tried);
+                if (guesses[p] == UINT32_MAX) break;
+                guesses[p] = UINT32_MAX;
+                for (uint32_t f = 1; f < N_TRANSFORMS; ++f) {
+                    if (!(transforms >> f & 1)) continue;
+                    int32_t coefficients[MAX_TILE_UNITS];
+                    std::copy(residuals[p], residuals[p] + n, coefficients);
+                    transform_tile(static_cast<Transform>(f), coefficients, place);
+                    uint32_t guess;
+                    consider(t, kept, tile_byte(p, f, 0), coefficients, n, guess);
+                }
+            }
+            // What was not tried leaves room: the best stands for it.
+            while (kept.n < n_candidates) {
+                kept.candidates[kept.n] = kept.candidates[0];
+                ++kept.n;
+            }
         }
     }
 
-    // Bring the parts of a tile's tokens into the order of its candidates.
-    void sort_tokens(uint8_t* tokens, uint32_t n, uint8_t* slot) const {
-        for (uint32_t i = 0; i < n_candidates; ++i)
-            while (slot[i] != i) {
-                const uint32_t other = slot[i];
-                std::swap_ranges(tokens + size_t{i} * n, tokens + size_t{i} * n + n,
-                                 tokens + size_t{other} * n);
-                // The part that was at i is at `other` now.
-                *std::find(slot, slot + n_candidates, static_cast<uint8_t>(i)) =
-                    static_cast<uint8_t>(other);
-                slot[i] = static_cast<uint8_t>(i);
-            }
+    // `none` first where it is there, then from the lowest guess up.
+    static uint32_t next_predictor(const uint32_t* guesses, uint32_t tried) {
+        if (tried == 0 && guesses[PREDICT_NONE] != UINT32_MAX) return PREDICT_NONE;
+        return static_cast<uint32_t>(std::min_element(guesses, guesses + N_PREDICTORS) - guesses);
+    }
+
+    const Candidate& candidate(uint32_t t, uint32_t i) const {
+        return scratch.candidates[size_t{N_CANDIDATES} * t + i];
     }
 
     void count(const uint8_t* tiles, const uint8_t* picked, uint32_t (*counts)[N_TOKENS],
@@ -176,16 +244,13 @@ struct Search {
         std::memset(counts, 0, MAX_TILE_TABLES * sizeof *counts);
         std::memset(tile_counts, 0, 256 * sizeof *tile_counts);
         raw_bits = 0;
-        const uint8_t* tokens = scratch.tokens;
         for (uint32_t t = 0; t < n_tiles; ++t) {
-            const Tile place = tile(t);
-            const uint32_t n = place.rows * place.cols;
-            const uint8_t* own = tokens + size_t{picked[t]} * n;
+            const Candidate& own = candidate(t, picked[t]);
+            const TokenCount* pairs = counts_of(t, own);
             uint32_t* table = counts[tile_table(tiles[t])];
-            for (uint32_t i = 0; i < n; ++i) ++table[own[i]];
+            for (uint32_t i = 0; i < own.n_counts; ++i) table[pairs[i].token] += pairs[i].count;
             ++tile_counts[tiles[t]];
-            raw_bits += scratch.candidates[size_t{N_CANDIDATES} * t + picked[t]].raw_bits;
-            tokens += size_t{N_CANDIDATES} * n;
+            raw_bits += own.raw_bits;
         }
     }
 
@@ -203,26 +268,22 @@ struct Search {
         uint32_t tile_costs[256];
         for (uint32_t k = 0; k < n_tables; ++k) costs_of<N_TOKENS>(counts[k], token_costs[k]);
         costs_of<256>(tile_counts, tile_costs);
-        const uint8_t* tokens = scratch.tokens;
         for (uint32_t t = 0; t < n_tiles; ++t) {
-            const Tile place = tile(t);
-            const uint32_t n = place.rows * place.cols;
             uint64_t lowest = UINT64_MAX;
-            for (uint32_t i = 0; i < n_candidates; ++i, tokens += n) {
-                const Candidate& candidate = scratch.candidates[size_t{N_CANDIDATES} * t + i];
+            for (uint32_t i = 0; i < n_candidates; ++i) {
+                const Candidate& own = candidate(t, i);
+                const TokenCount* pairs = counts_of(t, own);
                 for (uint32_t k = 0; k < n_tables; ++k) {
-                    const uint8_t tile = static_cast<uint8_t>(candidate.mode | k << 5);
-                    uint32_t sum = 0;
-                    for (uint32_t u = 0; u < n; ++u) sum += token_costs[k][tokens[u]];
-                    const uint64_t cost =
-                        sum + tile_costs[tile] + candidate.raw_bits * TILE_COST_UNIT;
+                    const uint8_t tile = static_cast<uint8_t>(own.mode | k << 5);
+                    uint64_t cost = tile_costs[tile] + own.raw_bits * TILE_COST_UNIT;
+                    for (uint32_t j = 0; j < own.n_counts; ++j)
+                        cost += token_costs[k][pairs[j].token] * pairs[j].count;
                     if (cost >= lowest) continue;
                     lowest = cost;
                     scratch.now[t] = tile;
                     scratch.picked[t] = static_cast<uint8_t>(i);
                 }
             }
-            tokens += size_t{N_CANDIDATES - n_candidates} * n;
         }
     }
 
@@ -243,7 +304,7 @@ struct Search {
 }  // namespace
 
 size_t tile_choice_scratch_bytes(uint64_t n_units, uint32_t n_tiles) {
-    return align_up(N_CANDIDATES * n_units +
+    return align_up(N_CANDIDATES * n_units * sizeof(TokenCount) +
                         n_tiles * (N_CANDIDATES * sizeof(Candidate) + sizeof(uint32_t) + 4),
                     64);
 }
@@ -297,14 +358,11 @@ void choose_tiles(const uint8_t* image, uint32_t rows, uint32_t cols, uint32_t w
     search.count(search.scratch.best, search.scratch.best_picked, choice.counts, tile_counts,
                  choice.raw_bits);
     std::memcpy(choice.tiles, search.scratch.best, n_tiles);
-    const uint8_t* from = search.scratch.tokens;
     uint8_t* to = choice.tokens;
     for (uint32_t t = 0; t < n_tiles; ++t) {
         const Tile tile = search.tile(t);
-        const uint32_t n = tile.rows * tile.cols;
-        std::memcpy(to, from + size_t{search.scratch.best_picked[t]} * n, n);
-        from += size_t{N_CANDIDATES} * n;
-        to += n;
+        tokens_of_tile(image, cols, w, tile, choice.tiles[t], to);
+        to += tile.rows * tile.cols;
     }
 }
 
@@ -324,11 +382,11 @@ SampleCosts sample_tiles(const uint8_t* image, uint32_t rows, uint32_t cols, uin
         uint64_t cost = 0;
         for (uint32_t i = 0; i < n_tiles; ++i) {
             const Tile tile = sampled(i);
-            uint32_t raw_bits;
-            tokens_of_tile(image, cols, w, tile, mode, tokens, raw_bits);
+            tokens_of_tile(image, cols, w, tile, mode, tokens);
             for (uint32_t u = 0; u < tile.rows * tile.cols; ++u) ++counts[tokens[u]];
-            cost += raw_bits * TILE_COST_UNIT;
         }
+        for (uint32_t token = 0; token < N_TOKENS; ++token)
+            cost += counts[token] * token_raw_bits(token) * TILE_COST_UNIT;
         return cost + cost_of_counts<N_TOKENS>(counts, 0);
     };
     // Bytes have a cheaper way without modelling: a symbol each.

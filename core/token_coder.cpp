@@ -65,11 +65,8 @@ Status read_token_table(const uint8_t*& from, const uint8_t* end, uint32_t max_s
             frequency > TOKEN_SCALE - used)
             return Status::BAD_FREQUENCY_TABLE;
         last = static_cast<int32_t>(symbol);
-        for (uint32_t rest = 0; rest < frequency; ++rest, ++used) {
-            slots.frequency[used] = static_cast<uint16_t>(frequency);
-            slots.rest[used] = static_cast<uint16_t>(rest);
-            slots.symbol[used] = static_cast<uint8_t>(symbol);
-        }
+        for (uint32_t rest = 0; rest < frequency; ++rest)
+            slots.entry[used++] = symbol | rest << 8 | (frequency - 1) << 20;
     }
     return used == TOKEN_SCALE ? Status::OK : Status::BAD_FREQUENCY_TABLE;
 }
@@ -115,11 +112,10 @@ Status decode_tokens(const uint8_t* from, const uint8_t* end, const uint8_t* ids
     for (uint32_t x : states)
         if (x < TOKEN_STATE_LOWER) return Status::BAD_STARTING_STATE;
     for (size_t i = 0; i < n; ++i) {
-        const TokenSlots& table = tables[ids ? ids[i] : 0];
         uint32_t& x = states[i % TOKEN_LANES];
-        const uint32_t slot = x & (TOKEN_SCALE - 1);
-        symbols[i] = table.symbol[slot];
-        x = table.frequency[slot] * (x >> TOKEN_SCALE_BITS) + table.rest[slot];
+        const uint32_t entry = tables[ids ? ids[i] : 0].entry[x & (TOKEN_SCALE - 1)];
+        symbols[i] = static_cast<uint8_t>(entry);
+        x = ((entry >> 20) + 1) * (x >> TOKEN_SCALE_BITS) + (entry >> 8 & (TOKEN_SCALE - 1));
         if (x >= TOKEN_STATE_LOWER) continue;
         if (from == end) return Status::STREAM_NOT_CONSUMED;
         x = x << 16 | read_as<uint16_t>(from);

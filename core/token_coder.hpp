@@ -23,11 +23,9 @@ struct TokenTable {
     uint16_t frequency[256];
 };
 
-// Where each slot leads.
+// Where each slot leads: symbol | slot - cumulative << 8 | frequency - 1 << 20.
 struct TokenSlots {
-    uint16_t frequency[TOKEN_SCALE];
-    uint16_t rest[TOKEN_SCALE];  // slot - cumulative
-    uint8_t symbol[TOKEN_SCALE];
+    uint32_t entry[TOKEN_SCALE];
 };
 
 // From the counts of the symbols below n_symbols, which are not all 0.
