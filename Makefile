@@ -1,6 +1,6 @@
 # Each target does its own set-up (scripts/setup.sh), again when a build input is newer than it.
 
-.PHONY: demo test test-full bench lint format clean
+.PHONY: demo test test-torch test-full bench lint format clean
 .NOTPARALLEL:
 
 python := .venv/bin/python
@@ -11,6 +11,9 @@ demo: .venv/ready-test
 	@$(python) examples/demo.py
 
 test: .venv/ready-test
+	@$(python) -m pytest -q -m "not slow"
+
+test-torch: .venv/ready-test .venv/ready-test-torch
 	@$(python) -m pytest -q -m "not slow"
 
 test-full: .venv/ready-test

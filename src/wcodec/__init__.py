@@ -27,10 +27,12 @@ if TYPE_CHECKING:
         UnsupportedError,
         WcodecError,
     )
+    from wcodec.handle import safe_open
     from wcodec.inspection import info, verify
     from wcodec.layers import decode_layer
     from wcodec.limits import ReadLimits
     from wcodec.recovery import find_damage, recover
+    from wcodec.torch import load_to_torch, load_wcodec_checkpoint
 
 __all__ = [
     "LEVELS",
@@ -56,7 +58,10 @@ __all__ = [
     "extract",
     "find_damage",
     "info",
+    "load_to_torch",
+    "load_wcodec_checkpoint",
     "recover",
+    "safe_open",
     "verify",
 ]
 
@@ -76,9 +81,11 @@ _HOMES = {
         "UnsupportedError",
         "WcodecError",
     ),
+    "handle": ("safe_open",),
     "inspection": ("info", "verify"),
     "limits": ("ReadLimits",),
     "recovery": ("find_damage", "recover"),
+    "torch": ("load_to_torch", "load_wcodec_checkpoint"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -237,6 +237,48 @@ def _open_all(plan: CheckpointPlan, names: Names) -> Holdings:
     return holds
 
 
+# ---- The model of a directory ----
+
+
+def model_files(directory: str, variant: str | None = None) -> tuple[list[str], str | None]:
+    """Find the wcodec files of the model in a directory: their names, and that of their index if
+    there is one.
+
+    As transformers does: model.wcodec, else the shards of model.wcodec.index.json; `variant` stands
+    behind "model" or "index". Else the only wcodec file, or the only index, of the directory.
+
+    Raises FileNotFoundError for none and for a missing shard, ValueError for several,
+    CorruptError for an index that is none.
+    """
+    behind = f".{variant}" if variant else ""
+    names = sorted(os.listdir(directory))
+    wanted = f"model{behind}{SUFFIX}", f"model{SUFFIX}.index{behind}.json"
+    found = [name for name in wanted if name in names]
+    if not found and not variant:
+        indexes = [n for n in names if n.endswith(".json") and f"{SUFFIX}.index" in n]
+        found = indexes or [name for name in names if name.endswith(SUFFIX)]
+        if len(found) > 1:
+            raise ValueError(f"{directory}: has {', '.join(found[:5])}; name one of the files")
+    if not found:
+        raise FileNotFoundError(
+            f"{directory}: has no wcodec files, expected {wanted[0]} or {wanted[1]}; "
+            "wcodec encode makes them of a directory of safetensors files"
+        )
+    if found[0].endswith(SUFFIX):
+        return [found[0]], None
+    shards = sorted(set(_read_index(directory, found[0], SUFFIX).shards.values()))
+    for shard in shards:
+        if not os.path.isfile(join(directory, shard)):
+            where = join(directory, found[0])
+            raise FileNotFoundError(f"{where}: names {shard!r:.200}, which is not in the directory")
+    return shards, found[0]
+
+
+def check_model_index(directory: str, index: str, holds: Holdings) -> None:
+    """Raise CorruptError unless every tensor that an index names is in the shard it says."""
+    _check_index(_read_index(directory, index, SUFFIX), holds)
+
+
 # ---- Files ----
 
 

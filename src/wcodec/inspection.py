@@ -39,7 +39,7 @@ def info(path: Path, *, limits: ReadLimits | None = None) -> dict[str, Any]:
         return _directory_info(os.fspath(path), limits)
     with Reader(path, limits=limits or ReadLimits()) as reader:
         metadata = reader.metadata
-        layers = [_describe(entry) for entry in reader.layers.values()]
+        layers = [describe(entry) for entry in reader.layers.values()]
         data_bytes = sum(layer["data_bytes"] for layer in layers)
         return {
             "path": os.fspath(path),
@@ -105,7 +105,8 @@ def _sound_plan(path: str, limits: ReadLimits | None) -> CheckpointPlan:
     return plan
 
 
-def _describe(entry: IndexEntry) -> dict[str, Any]:
+def describe(entry: IndexEntry) -> dict[str, Any]:
+    """What info() says about one layer."""
     n_weights = _n_weights(entry.dtype, entry.shape, entry.data_bytes)
     reference = entry.kind == KIND_REFERENCE
     return {

@@ -138,11 +138,12 @@ def _file_source(
     )
 
 
-def _array_tensor(item: tuple[str, NDArray[np.generic]]) -> ArrayTensor:
+def _array_tensor(item: tuple[str, Any]) -> Tensor:
     name, array = item
     if name == METADATA_KEY:
         raise ValueError(f"a safetensors file has no room for a tensor {METADATA_KEY!r}")
-    return ArrayTensor(name, array)
+    tensor: Tensor = array if hasattr(array, "read_into") else ArrayTensor(name, array)
+    return tensor
 
 
 def find_duplicates(tensors: Sequence[Tensor]) -> dict[str, str]:

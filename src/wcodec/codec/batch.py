@@ -146,13 +146,16 @@ def decode_blocks(
     *,
     threads: int,
     layer: str,
-    first_block: int,
+    first_block: int = 0,
+    numbers: NDArray[np.int64] | None = None,
 ) -> None:
     """Check blocks and decode them into a matrix.
 
-    Raises CorruptError naming the block, counted from first_block, and the layer.
+    Raises CorruptError naming the block, by `numbers` or counted from first_block, and the layer.
     """
-    check_payload_sizes(blocks.headers, layer, first_block)
+    if numbers is None:
+        numbers = np.arange(first_block, first_block + len(blocks.headers))
+    check_payload_sizes(blocks.headers, layer, numbers)
     placed = descriptors.copy()
     placed["data_offset"] = block_starts(blocks.headers)
     failures = _core.decode_blocks(
@@ -160,9 +163,9 @@ def decode_blocks(
     )
     if failures:
         block, status = failures[0]
-        raise _failed(first_block + block, layer, status)
+        raise _failed(int(numbers[block]), layer, status)
     for i in np.flatnonzero(blocks.headers["coding"] == LZ).tolist():
-        where = f"block {first_block + i} of {layer!r}"
+        where = f"block {numbers[i]} of {layer!r}"
         _decode_lz(blocks, placed[i], i, matrix, unit_bytes, where)
 
 
@@ -196,7 +199,7 @@ def decode_parts(
     headers = _concatenate([part.headers for part in parts])
     if headers["payload_bytes"].max() > MAX_BLOCK_BYTES:
         for part in parts:
-            check_payload_sizes(part.headers, part.layer, 0)
+            check_payload_sizes(part.headers, part.layer, np.arange(len(part.headers)))
     placed = _concatenate([part.descriptors for part in parts])
     starts = block_starts(headers)
     moved = [part.data_offset - int(starts[at]) for part, at in zip(parts, first, strict=False)]
@@ -218,13 +221,13 @@ def _concatenate(records: list[NDArray[np.void]]) -> NDArray[np.void]:
     return np.concatenate([part.view(np.uint8) for part in records]).view(records[0].dtype)
 
 
-def check_payload_sizes(headers: NDArray[np.void], layer: str, first_block: int) -> None:
+def check_payload_sizes(headers: NDArray[np.void], layer: str, numbers: NDArray[np.int64]) -> None:
     """Raise CorruptError if a block claims a payload that no block can have."""
     too_large = np.flatnonzero(headers["payload_bytes"] > MAX_BLOCK_BYTES)
     if len(too_large):
         i = int(too_large[0])
         raise CorruptError(
-            f"block {first_block + i} of {layer!r}: "
+            f"block {numbers[i]} of {layer!r}: "
             f"payload is {headers['payload_bytes'][i]} bytes, expected at most {MAX_BLOCK_BYTES}"
         )
 
@@ -352,7 +355,7 @@ def encode_row_groups(groups: NDArray[np.uint8], zstd_level: int) -> Blocks:
 def decode_row_groups(blocks: Blocks, n_rows: int, *, layer: str, first_block: int) -> Bytes:
     """The group numbers of a panel's rows, from the first of its blocks. Raises CorruptError."""
     where = f"block {first_block} of {layer!r}"
-    check_payload_sizes(blocks.headers[:1], layer, first_block)
+    check_payload_sizes(blocks.headers[:1], layer, np.array([first_block]))
     header = blocks.headers[0]
     if header["coding"] != ROW_GROUPS:
         raise CorruptError(f"{where}: its coding is {header['coding']}, expected a row-group map")

@@ -165,7 +165,7 @@ class Grid:
                 first * self.row_bytes,
                 (last - first) * self.row_bytes,
                 last - first,
-                self._descriptors(rows - first, columns),
+                self.descriptors(rows - first, columns),
             )
 
     @property
@@ -177,7 +177,7 @@ class Grid:
         """Descriptors of all blocks of a layer that has data and no row groups."""
         n_bands = bands(self.rows, self.block_rows)
         rows = band_edges(n_bands, self.rows, 0, n_bands)
-        return self._descriptors(rows, self.column_edges(0, self.col_bands))
+        return self.descriptors(rows, self.column_edges(0, self.col_bands))
 
     def _row_windows(self, aim_bytes: int) -> Iterator[Window]:
         """Windows within single rows, for rows too long for one window."""
@@ -186,11 +186,11 @@ class Grid:
             for band in range(0, self.col_bands, at_once):
                 edges = self.column_edges(band, min(band + at_once, self.col_bands))
                 first, last = int(edges[0]), int(edges[-1])
-                descriptors = self._descriptors(np.array([0, 1]), edges - first)
+                descriptors = self.descriptors(np.array([0, 1]), edges - first)
                 start = row * self.row_bytes + first * self.unit_bytes
                 yield Window(start, (last - first) * self.unit_bytes, 1, descriptors)
 
-    def _descriptors(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.void]:
+    def descriptors(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.void]:
         """Descriptors of the blocks between these row and column edges, row bands first."""
         shape = (len(rows) - 1, len(columns) - 1)
         found = np.zeros(shape, dtype=batch.DESCRIPTOR)
@@ -216,7 +216,7 @@ class Grid:
                 continue
             n_bands = bands(n, self.block_rows)
             edges = band_edges(n_bands, n, 0, n_bands)
-            part = self._descriptors(edges, columns).reshape(len(edges) - 1, -1)
+            part = self.descriptors(edges, columns).reshape(len(edges) - 1, -1)
             part["matrix_offset"] = columns[:-1] * self.unit_bytes
             part["row_index_first"] = first + edges[:-1, None]
             parts.append(part.reshape(-1))
