@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "batch.hpp"
 
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+
 #include "pool.hpp"
 
 namespace wcodec {
@@ -18,9 +22,33 @@ BlockView view_of(const Batch& batch, const BlockDescriptor& descriptor) {
             row_index};
 }
 
+// Where the next block goes. Blocks lie back to back in order, so each waits for the size of the
+// one before it; tasks are handed out in order, so that one is already at work.
+class Places {
+public:
+    uint64_t take(size_t block, uint64_t size) {
+        std::unique_lock lock(mutex_);
+        taken_.wait(lock, [&] { return next_ == block; });
+        const uint64_t place = end_;
+        end_ += size;
+        ++next_;
+        lock.unlock();
+        taken_.notify_all();
+        return place;
+    }
+    uint64_t end() const { return end_; }
+
+private:
+    std::mutex mutex_;
+    std::condition_variable taken_;
+    size_t next_ = 0;
+    uint64_t end_ = 0;
+};
+
 struct EncodeJob {
     const Batch& batch;
     const EncodeOptions& options;
+    Places places;
 };
 
 // An output of this size is taken to leave the caches before somebody reads it: more than a core's
@@ -48,18 +76,21 @@ struct DecodeJob {
 
 }  // namespace
 
-void encode_blocks(const Batch& batch, const EncodeOptions& options) {
-    EncodeJob job{batch, options};
+uint64_t encode_blocks(const Batch& batch, const EncodeOptions& options) {
+    EncodeJob job{batch, options, {}};
     run_tasks(
         batch.n_blocks, batch.n_threads,
         [](void* context, size_t i, size_t slot) {
-            const auto& [batch, options] = *static_cast<EncodeJob*>(context);
-            const BlockDescriptor& descriptor = batch.descriptors[i];
-            batch.statuses[i] = encode_block(view_of(batch, descriptor), options,
-                                             batch.scratch + slot * batch.scratch_bytes,
-                                             batch.data + descriptor.data_offset, batch.headers[i]);
+            auto& [batch, options, places] = *static_cast<EncodeJob*>(context);
+            EncodedBlock block;
+            batch.statuses[i] = encode_block(view_of(batch, batch.descriptors[i]), options,
+                                             batch.scratch + slot * batch.scratch_bytes, block);
+            batch.headers[i] = block.header;
+            const uint64_t size = block_bytes(block.header.payload_bytes);
+            std::memcpy(batch.data + places.take(i, size), block.begin, size);
         },
         &job);
+    return job.places.end();
 }
 
 void decode_blocks(const Batch& batch, uint8_t family) {

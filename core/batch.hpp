@@ -18,8 +18,7 @@ struct BlockDescriptor {
     uint64_t matrix_offset;    // bytes from the matrix to the first unit of row 0 (of the block, or
                                // of the matrix with row_index)
     uint64_t row_stride;       // bytes
-    uint64_t data_offset;      // of the block's header; encoding: where it may be written,
-                               // block_bytes(n_bytes) of room
+    uint64_t data_offset;      // of the block's header; decoding only
     uint64_t row_index_first;  // first entry in the row index array; NO_ROW_INDEX: rows follow each
                                // other
     uint32_t rows;
@@ -42,7 +41,8 @@ struct Batch {
     size_t scratch_bytes;
 };
 
-void encode_blocks(const Batch& batch, const EncodeOptions& options);
+// Encodes the blocks into the data, back to back; `data_offset` plays no part. Returns their size.
+uint64_t encode_blocks(const Batch& batch, const EncodeOptions& options);
 void decode_blocks(const Batch& batch, uint8_t family);
 
 }  // namespace wcodec

@@ -161,14 +161,11 @@ std::tuple<uint64_t, Failures> encode_blocks_py(
     }
     const uint64_t max_units =
         check_matrix(blocks, n_blocks, rows, n_row_index, matrix.size(), unit_bytes);
-    uint64_t room_end = 0;
+    uint64_t room = data.size();
     for (size_t i = 0; i < n_blocks; ++i) {
-        check(blocks[i].data_offset >= room_end,
-              "the room of a block overlaps that of the block before");
-        const uint64_t room = block_bytes(uint64_t(blocks[i].rows) * blocks[i].cols * unit_bytes);
-        check(blocks[i].data_offset <= data.size() && room <= data.size() - blocks[i].data_offset,
-              "data is too small");
-        room_end = blocks[i].data_offset + room;
+        const uint64_t most = block_bytes(uint64_t(blocks[i].rows) * blocks[i].cols * unit_bytes);
+        check(most <= room, "data is too small");
+        room -= most;
     }
 
     const size_t scratch_bytes = encode_scratch_bytes(family, max_units, unit_bytes);
@@ -178,18 +175,14 @@ std::tuple<uint64_t, Failures> encode_blocks_py(
     uint64_t total = 0;
     {
         nb::gil_scoped_release release;
-        encode_blocks({matrix.data(), unit_bytes, blocks, n_blocks, rows, data.data(), headers_out,
-                       statuses.data(), threads, scratch.get(), scratch_bytes},
-                      {family,
-                       form_set,
-                       n_streams,
-                       verify,
-                       {static_cast<SpatialForm>(form), tile_log2, predictor_set, transform_set}});
-        for (size_t i = 0; i < n_blocks; ++i) {  // close the gaps
-            const uint64_t size = block_bytes(headers_out[i].payload_bytes);
-            std::memmove(data.data() + total, data.data() + blocks[i].data_offset, size);
-            total += size;
-        }
+        total = encode_blocks(
+            {matrix.data(), unit_bytes, blocks, n_blocks, rows, data.data(), headers_out,
+             statuses.data(), threads, scratch.get(), scratch_bytes},
+            {family,
+             form_set,
+             n_streams,
+             verify,
+             {static_cast<SpatialForm>(form), tile_log2, predictor_set, transform_set}});
     }
     return {total, failures(statuses)};
 }

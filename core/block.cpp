@@ -25,10 +25,9 @@ uint64_t streams_offset(uint32_t n_symbols, uint32_t n_streams) {
                     BLOCK_ALIGNMENT);
 }
 
-// Copies `size` bytes and the zero bytes up to the next multiple of BLOCK_ALIGNMENT; returns the
-// place behind them.
-uint8_t* put_padded(uint8_t* to, const uint8_t* from, uint64_t size) {
-    std::memcpy(to, from, size);
+// Writes the zero bytes from `size` up to the next multiple of BLOCK_ALIGNMENT; returns the place
+// behind them.
+uint8_t* pad(uint8_t* to, uint64_t size) {
     const uint64_t padded = align_up(size, BLOCK_ALIGNMENT);
     std::memset(to + size, 0, padded - size);
     return to + padded;
@@ -65,34 +64,51 @@ void fill_rows(const uint8_t* unit, const BlockView& view) {
 }
 
 void seal(uint8_t* block, BlockHeader& header) {
-    const uint64_t padded = align_up(header.payload_bytes, BLOCK_ALIGNMENT);
-    std::memset(block + BLOCK_HEADER_BYTES + header.payload_bytes, 0,
-                padded - header.payload_bytes);
+    const uint8_t* end = pad(block + BLOCK_HEADER_BYTES, header.payload_bytes);
     std::memcpy(block, &header, sizeof header);
-    header.crc = kernels().crc32(block + sizeof header.crc,
-                                 BLOCK_HEADER_BYTES - sizeof header.crc + padded, 0);
+    const uint8_t* sealed = block + sizeof header.crc;
+    header.crc = kernels().crc32(sealed, static_cast<size_t>(end - sealed), 0);
     std::memcpy(block, &header.crc, sizeof header.crc);
 }
 
 // ---- encoding ----
 
-// Parts of the encoder's scratch memory, for up to n units each.
+// Parts of the encoder's scratch memory, for n units.
 struct EncodeScratch {
-    uint8_t*
-        words;  // the block's units, when they are not contiguous; then what verification decodes
-    uint16_t* values;
-    uint8_t* bytes;
-    uint8_t* escapes;  // high bytes and, n further on, low bytes
-    uint8_t* raw;
-    uint8_t* verify;
+    uint8_t* words;  // the units, when they are not contiguous
+    uint8_t* block;
+    uint8_t* block_end;  // READ_SLACK_BYTES follow
+    uint8_t* decoded;    // what is compared with the units
+    uint8_t* decoding;   // of the decoder
+    uint8_t* coding;     // of the coding
 
-    EncodeScratch(uint8_t* memory, uint64_t n, uint32_t w) {
+    EncodeScratch(uint8_t* memory, uint8_t family, uint64_t n, uint32_t w) {
         words = memory;
-        values = reinterpret_cast<uint16_t*>(words + align_up(n * w, 64));
-        bytes = reinterpret_cast<uint8_t*>(values) + align_up(2 * n, 64);
-        escapes = bytes + align_up(n, 64);
-        raw = escapes + align_up(2 * n, 64);
-        verify = raw + align_up(n * w, 64);
+        block = words + align_up(n * w, 64);
+        block_end = block + block_bytes(n * w);
+        decoded = block + align_up(block_bytes(n * w), 64) + READ_SLACK_BYTES;
+        decoding = decoded + align_up(n * w, 64);
+        coding = decoding + align_up(decode_scratch_bytes(family, n, w), 64);
+    }
+    static uint64_t size(uint8_t family, uint64_t n, uint32_t w) {
+        return 2 * align_up(n * w, 64) + align_up(block_bytes(n * w), 64) + READ_SLACK_BYTES +
+               align_up(decode_scratch_bytes(family, n, w), 64);
+    }
+};
+
+// Working memory of rans16.
+struct Rans16Scratch {
+    uint16_t* values;  // of one stream
+    uint8_t* bytes;    // of the streams, each behind WRITE_SLACK_BYTES
+    uint8_t* escapes;  // high bytes and, n further on, low bytes
+
+    Rans16Scratch(uint8_t* memory, uint64_t n) {
+        values = reinterpret_cast<uint16_t*>(memory);
+        bytes = memory + align_up(2 * n, 64);
+        escapes = bytes + align_up(n, 64) + MAX_STREAMS * WRITE_SLACK_BYTES;
+    }
+    static uint64_t size(uint64_t n) {
+        return 2 * align_up(2 * n, 64) + align_up(n, 64) + MAX_STREAMS * WRITE_SLACK_BYTES;
     }
 };
 
@@ -127,70 +143,78 @@ FormChoice choose_form(const Survey& survey, uint64_t n_units, uint32_t w, uint3
     return best;
 }
 
-// Write a rans16 payload; 0 if it would not be smaller than the units themselves.
-uint64_t encode_rans16(const uint8_t* words, uint64_t n, uint32_t w, const EncodeOptions& options,
-                       const EncodeScratch& scratch, const Survey& survey, uint8_t* payload,
-                       Form& form) {
+// Code the units with rans16, unless that would not be smaller than the units themselves. The block
+// is put together at the end of its room: the size of the raw fields and of the tail is known
+// beforehand, so they are written where they stay, and the rest is put before them.
+void encode_rans16(const uint8_t* words, uint64_t n, uint32_t w, const EncodeOptions& options,
+                   const EncodeScratch& parts, const Survey& survey, EncodedBlock& block) {
+    const Rans16Scratch scratch(parts.coding, n);
+    const uint32_t n_streams = options.n_streams;
     const uint64_t n_steps = n / LANES;
-    if (n_steps < options.n_streams) return 0;
+    if (n_steps < n_streams) return;
     const FormChoice choice = choose_form(survey, n, w, options.form_set);
-    if (choice.form == FORM_NONE) return 0;
-    const uint64_t states_cost = uint64_t(STATES_BYTES) * options.n_streams * 8 * COST_UNIT;
-    if (choice.cost + states_cost >= n * w * 8 * COST_UNIT) return 0;
-    form = choice.form;
-    const FieldMap& map = FIELD_MAPS[form];
+    if (choice.form == FORM_NONE) return;
+    const uint64_t states_cost = uint64_t(STATES_BYTES) * n_streams * 8 * COST_UNIT;
+    if (choice.cost + states_cost >= n * w * 8 * COST_UNIT) return;
+    const FieldMap& map = FIELD_MAPS[choice.form];
     const FrequencyTable& table = choice.table;
 
-    kernels().split_steps(form, words, n_steps, scratch.values, scratch.raw);
+    const uint64_t raw_bytes = n_steps * step_raw_bytes(map);
+    const uint64_t tail_bytes = n % LANES * w;
+    uint8_t* const raw = parts.block_end - align_up(raw_bytes + tail_bytes, BLOCK_ALIGNMENT);
+    std::memcpy(raw + raw_bytes, words + n_steps * LANES * w, tail_bytes);
+
     uint8_t states[MAX_STREAMS][STATES_BYTES];
     EncodeStream streams[MAX_STREAMS];
     uint64_t first_step = 0;
-    uint64_t total = streams_offset(table.n_symbols, options.n_streams);
-    for (uint32_t s = 0; s < options.n_streams; ++s) {
+    uint64_t coded_bytes = streams_offset(table.n_symbols, n_streams);
+    for (uint32_t s = 0; s < n_streams; ++s) {
         EncodeStream& stream = streams[s];
-        stream.values = scratch.values + first_step * LANES;
-        stream.n_steps = steps_of_stream(n_steps, options.n_streams, s);
+        stream.values = scratch.values;
+        stream.n_steps = steps_of_stream(n_steps, n_streams, s);
         stream.states = states[s];
         stream.escapes_high = scratch.escapes + first_step * LANES;
         stream.escapes_low = stream.escapes_high + n;
+        // Stream by stream, so that its values are still in the cache.
+        kernels().split_steps(choice.form, words + first_step * LANES * w, stream.n_steps,
+                              scratch.values, raw + first_step * step_raw_bytes(map));
         first_step += stream.n_steps;
-        stream.bytes_end = scratch.bytes + first_step * LANES;
+        stream.bytes_end = scratch.bytes + (s + 1) * WRITE_SLACK_BYTES + first_step * LANES;
         kernels().encode_stream(map, table, stream);
-        total += STATES_BYTES + align_up(stream.n_bytes, BLOCK_ALIGNMENT);
-        total += align_up(stream.n_escapes * map.n_escape_lists, BLOCK_ALIGNMENT);
+        coded_bytes += STATES_BYTES + align_up(stream.n_bytes, BLOCK_ALIGNMENT);
+        coded_bytes += align_up(stream.n_escapes * map.n_escape_lists, BLOCK_ALIGNMENT);
     }
-    const uint64_t raw_bytes = n_steps * step_raw_bytes(map);
-    const uint64_t tail_bytes = n % LANES * w;
-    total += raw_bytes + tail_bytes;
-    if (total >= n * w) return 0;
+    const uint64_t total = coded_bytes + raw_bytes + tail_bytes;
+    if (total >= n * w) return;
 
+    uint8_t* const payload = raw - coded_bytes;
     payload[0] = static_cast<uint8_t>(table.n_symbols);
     payload[1] = static_cast<uint8_t>(table.escape);
     write_as<uint16_t>(payload + 2, 0);
     uint8_t* to = payload + RANS16_HEAD_BYTES;
-    for (uint32_t s = 0; s < options.n_streams; ++s, to += STREAM_SIZES_BYTES) {
+    for (uint32_t s = 0; s < n_streams; ++s, to += STREAM_SIZES_BYTES) {
         write_as(to, static_cast<uint32_t>(streams[s].n_bytes));
         write_as(to + 4, static_cast<uint32_t>(streams[s].n_escapes));
     }
     write_frequency_table(table, to);
     to += table_bytes(table.n_symbols);
-    uint8_t* streams_at = payload + streams_offset(table.n_symbols, options.n_streams);
+    uint8_t* const streams_at = payload + streams_offset(table.n_symbols, n_streams);
     std::memset(to, 0, static_cast<size_t>(streams_at - to));
     to = streams_at;
-    for (uint32_t s = 0; s < options.n_streams; ++s) {
+    for (uint32_t s = 0; s < n_streams; ++s) {
         std::memcpy(to, streams[s].states, STATES_BYTES);
-        to = put_padded(to + STATES_BYTES, streams[s].bytes_end - streams[s].n_bytes,
-                        streams[s].n_bytes);
+        to += STATES_BYTES;
+        std::memcpy(to, streams[s].bytes_end - streams[s].n_bytes, streams[s].n_bytes);
+        to = pad(to, streams[s].n_bytes);
     }
-    for (uint32_t s = 0; s < options.n_streams; ++s) {
+    for (uint32_t s = 0; s < n_streams; ++s) {
         const uint64_t size = streams[s].n_escapes;
-        if (map.n_escape_lists == 2)
-            std::memmove(streams[s].escapes_high + size, streams[s].escapes_low, size);
-        to = put_padded(to, streams[s].escapes_high, size * map.n_escape_lists);
+        std::memcpy(to, streams[s].escapes_high, size);
+        if (map.n_escape_lists == 2) std::memcpy(to + size, streams[s].escapes_low, size);
+        to = pad(to, size * map.n_escape_lists);
     }
-    std::memcpy(to, scratch.raw, raw_bytes);
-    std::memcpy(to + raw_bytes, words + n_steps * LANES * w, tail_bytes);
-    return total;
+    block = {{0, CODING_RANS16, choice.form, static_cast<uint8_t>(n_streams), 0, total},
+             payload - BLOCK_HEADER_BYTES};
 }
 
 // ---- decoding ----
@@ -310,12 +334,10 @@ Status decode_rans16(const uint8_t* payload, const BlockHeader& header, const Bl
 }  // namespace
 
 size_t encode_scratch_bytes(uint8_t family, uint64_t max_units, uint32_t unit_bytes) {
-    const uint64_t units = align_up(max_units * unit_bytes, 64);
-    const uint64_t verifying = units + decode_scratch_bytes(family, max_units, unit_bytes);
-    if (family == CODING_SPATIAL)
-        return units + encode_spatial_scratch_bytes(max_units, unit_bytes) + verifying;
-    return units + align_up(2 * max_units, 64) + align_up(max_units, 64) +
-           align_up(2 * max_units, 64) + units + verifying;
+    return EncodeScratch::size(family, max_units, unit_bytes) +
+           align_up(family == CODING_SPATIAL ? encode_spatial_scratch_bytes(max_units, unit_bytes)
+                                             : Rans16Scratch::size(max_units),
+                    64);
 }
 
 size_t decode_scratch_bytes(uint8_t family, uint64_t max_units, uint32_t unit_bytes) {
@@ -324,53 +346,43 @@ size_t decode_scratch_bytes(uint8_t family, uint64_t max_units, uint32_t unit_by
 }
 
 Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t* scratch,
-                    uint8_t* to, BlockHeader& header) {
+                    EncodedBlock& block) {
     const uint64_t n = view.n_units();
     const uint32_t w = view.unit_bytes;
-    const EncodeScratch parts(scratch, n, w);
+    const EncodeScratch parts(scratch, options.family, n, w);
     const uint8_t* words = view.base;
     if (!view.contiguous()) {
         gather_rows(view, parts.words);
         words = parts.words;
     }
 
-    uint8_t* payload = to + BLOCK_HEADER_BYTES;
-    header = {0, CODING_RAW, FORM_NONE, 0, 0, view.n_bytes()};
-    uint8_t* verify = parts.verify;
+    block = {{0, CODING_RAW, FORM_NONE, 0, 0, n * w}, parts.block};
+    uint8_t* const payload = parts.block + BLOCK_HEADER_BYTES;
     bool constant;
     if (options.family == CODING_RANS16) {
         Survey survey;
         kernels().survey_words(words, n, w, survey);
         constant = survey.constant;
-        if (!constant) {
-            Form form = FORM_NONE;
-            const uint64_t size = encode_rans16(words, n, w, options, parts, survey, payload, form);
-            if (size != 0)
-                header = {0, CODING_RANS16, form, static_cast<uint8_t>(options.n_streams), 0, size};
-        }
+        if (!constant) encode_rans16(words, n, w, options, parts, survey, block);
     } else {
         constant = std::memcmp(words, words + w, (n - 1) * w) == 0;
-    }
-    if (options.family == CODING_SPATIAL) {
-        uint8_t* after_words = scratch + align_up(n * w, 64);
-        verify = after_words + encode_spatial_scratch_bytes(n, w);
-        if (!constant) {
+        if (!constant && options.family == CODING_SPATIAL) {
             const uint64_t size = encode_spatial(words, view.rows, view.cols, w, options.spatial,
-                                                 after_words, payload);
-            if (size != 0) header = {0, CODING_SPATIAL, options.spatial.form, 0, 0, size};
+                                                 parts.coding, payload);
+            if (size != 0) block.header = {0, CODING_SPATIAL, options.spatial.form, 0, 0, size};
         }
     }
-    if (constant) header = {0, CODING_CONSTANT, FORM_NONE, 0, 0, w};
-    if (header.coding != options.family || header.coding == CODING_RAW)
-        std::memcpy(payload, words, header.payload_bytes);
-    seal(to, header);
-
+    if (constant) block.header = {0, CODING_CONSTANT, FORM_NONE, 0, 0, w};
+    if (block.header.coding == CODING_RAW || constant)
+        std::memcpy(payload, words, block.header.payload_bytes);
+    seal(block.begin, block.header);
     if (!options.verify) return Status::OK;
-    const BlockView again{verify, view.row_bytes(), view.rows, view.cols, w, nullptr};
+
+    const BlockView again{parts.decoded, view.row_bytes(), view.rows, view.cols, w, nullptr};
     const Status status =
-        decode_block(to, header, options.family, again, verify + align_up(n * w, 64));
+        decode_block(block.begin, block.header, options.family, again, parts.decoding);
     if (status != Status::OK) return status;
-    return rows_equal(verify, view) ? Status::OK : Status::VERIFY_FAILED;
+    return rows_equal(parts.decoded, view) ? Status::OK : Status::VERIFY_FAILED;
 }
 
 Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t family,

@@ -66,10 +66,16 @@ struct DecodeHints {
     Ahead ahead;             // the block that will be decoded next
 };
 
-// Write the block to `to`, which has room for block_bytes(view.n_bytes()) bytes, and its header to
-// `header`.
+// Where an encoded block lies in the scratch memory; its size is block_bytes(header.payload_bytes),
+// at most block_bytes(view.n_bytes()).
+struct EncodedBlock {
+    BlockHeader header;
+    uint8_t* begin;
+};
+
+// Encode and seal a block, and verify it if `options` say so.
 Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t* scratch,
-                    uint8_t* to, BlockHeader& header);
+                    EncodedBlock& block);
 
 // Check the block at `from` against its header in the directory and write its units. `family` is
 // the coding allowed beside raw and constant. Blocks of coding lz or row groups are checked only.

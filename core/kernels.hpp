@@ -53,13 +53,15 @@ struct EncodeStream {
     const uint16_t* values;  // of 128 n_steps units, as split_steps wrote them
     uint64_t n_steps;
     uint8_t* states;        // STATES_BYTES
-    uint8_t* bytes_end;     // bytes are written backwards from here; at most 128 n_steps
+    uint8_t* bytes_end;     // bytes are written backwards from here; at most 128 n_steps, and
+                            // WRITE_SLACK_BYTES before them may be overwritten
     uint8_t* escapes_high;  // room for 128 n_steps entries; maps with one list use only this one
     uint8_t* escapes_low;
     // Results.
     uint64_t n_bytes;
     uint64_t n_escapes;
 };
+constexpr uint64_t WRITE_SLACK_BYTES = 64;
 
 // What the encoder wants to know of the words of a block.
 struct Survey {
@@ -75,7 +77,7 @@ struct Kernels {
     // w = 2 or 4 bytes a word; n > 0.
     void (*survey_words)(const uint8_t* words, size_t n, uint32_t w, Survey& survey);
     // `values` has room for 128 n_steps entries; only encode_stream of the same backend reads them,
-    // at multiples of 128 entries, so each backend orders them as it likes.
+    // so each backend orders them as it likes.
     void (*split_steps)(Form form, const uint8_t* words, size_t n_steps, uint16_t* values,
                         uint8_t* raw);
     void (*encode_stream)(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream);
@@ -91,9 +93,8 @@ extern const Kernels SCALAR_KERNELS;
 extern const Kernels AVX2_KERNELS;
 extern const Kernels AVX512_KERNELS;
 
-// Scalar entries that other backends reuse.
+// A scalar entry that another backend reuses.
 void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, Survey& survey);
-void encode_stream_scalar(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream);
 
 // dispatch.cpp: the backends this machine can run, best first, and the one in use.
 const Kernels* const* available_backends(size_t& n);

@@ -126,23 +126,49 @@ void decode_streams(Form form, const FrequencyTable& table, DecodeStream* stream
 template <typename Word>
 void survey(const uint8_t* words, size_t n, Survey& survey) {
     constexpr unsigned TOP_SHIFT = 8 * sizeof(Word) - 16 + CODE_SHIFT;
+    constexpr unsigned WORD_BITS = 8 * sizeof(Word);
+    constexpr size_t N_TOGETHER = sizeof(uint64_t) / sizeof(Word);
+    // Neighbours often have the same code, and to count one number up again at once takes the
+    // processor long, so neighbours count in tables of their own.
+    uint32_t counts[4][N_CODES] = {};
     const Word first = read_as<Word>(words);
-    Word any = 0;
-    Word different = 0;
-    std::memset(survey.counts, 0, sizeof survey.counts);
-    for (size_t i = 0; i < n; ++i) {
+    const uint64_t all_first = first * (~uint64_t(0) / Word(~Word(0)));
+    uint64_t any = 0;
+    uint64_t different = 0;
+    size_t i = 0;
+    for (; n - i >= 4; i += 4) {
+        for (size_t j = 0; j < 4; j += N_TOGETHER) {
+            const uint64_t together = read_as<uint64_t>(words + (i + j) * sizeof(Word));
+            any |= together;
+            different |= together ^ all_first;
+            for (size_t k = 0; k < N_TOGETHER; ++k)
+                ++counts[j + k][together >> (TOP_SHIFT + WORD_BITS * k) & (N_CODES - 1)];
+        }
+    }
+    for (; i < n; ++i) {
         const Word word = read_as<Word>(words + i * sizeof(Word));
         any |= word;
         different |= word ^ first;
-        ++survey.counts[word >> TOP_SHIFT & (N_CODES - 1)];
+        ++counts[0][word >> TOP_SHIFT & (N_CODES - 1)];
     }
-    survey.any = any;
+    for (unsigned shift = 32; shift >= WORD_BITS; shift /= 2) any |= any >> shift;
+    for (uint32_t code = 0; code < N_CODES; ++code)
+        survey.counts[code] = counts[0][code] + counts[1][code] + counts[2][code] + counts[3][code];
+    survey.any = static_cast<Word>(any);
     survey.constant = different == 0;
 }
 
-}  // namespace
+// Writes a value as the i-th entry of the escape lists.
+void put_escape(const FieldMap& map, uint16_t value, EncodeStream& stream, uint64_t i) {
+    if (map.n_escape_lists == 1) {
+        stream.escapes_high[i] = static_cast<uint8_t>(value >> map.escape_shift);
+    } else {
+        stream.escapes_high[i] = static_cast<uint8_t>(value >> 8);
+        stream.escapes_low[i] = static_cast<uint8_t>(value);
+    }
+}
 
-void encode_stream_scalar(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream) {
+void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream) {
     // Symbol of each code; codes without one are escapes. Without an escape symbol the caller's
     // table covers every value.
     uint8_t symbol_of[N_CODES];
@@ -158,43 +184,38 @@ void encode_stream_scalar(const FieldMap& map, const FrequencyTable& table, Enco
         cum += f;
     }
 
-    // Escapes are listed forwards, as the decoder meets them.
-    uint64_t n_escapes = 0;
-    if (table.escape != NO_ESCAPE) {
-        for (uint64_t i = 0; i < stream.n_steps * LANES; ++i) {
-            const uint16_t value = stream.values[i];
-            if (symbol_of[value >> CODE_SHIFT] != table.escape) continue;
-            if (map.n_escape_lists == 1) {
-                stream.escapes_high[n_escapes] = static_cast<uint8_t>(value >> map.escape_shift);
-            } else {
-                stream.escapes_high[n_escapes] = static_cast<uint8_t>(value >> 8);
-                stream.escapes_low[n_escapes] = static_cast<uint8_t>(value);
-            }
-            ++n_escapes;
-        }
-    }
-    stream.n_escapes = n_escapes;
-
     uint32_t states[LANES];
     for (uint32_t lane = 0; lane < LANES; ++lane) states[lane] = FINAL_STATE;
     uint8_t* to = stream.bytes_end;
+    // Escapes too are met backwards: they are listed from the ends of their rooms.
+    const uint64_t n_lanes = stream.n_steps * LANES;
+    uint64_t escapes_begin = n_lanes;
     for (uint64_t step = stream.n_steps; step-- > 0;) {
         const uint16_t* values = stream.values + step * LANES;
         for (uint32_t lane = LANES; lane-- > 0;) {
-            const Symbol& symbol = symbols[symbol_of[values[lane] >> CODE_SHIFT]];
+            const uint32_t index = symbol_of[values[lane] >> CODE_SHIFT];
+            const Symbol& symbol = symbols[index];
             uint32_t x = states[lane];
             // C(s, x) must stay below 2^16: x / f < 256. If not, the low byte leaves first; x / f
             // of the rest is at least 1, because x >= 256 f. Without a branch: the byte is stored
-            // either way (this lane has room for one left) and counts where it leaves.
+            // either way and counts where it leaves.
             const uint32_t leaves = (x >> 8) >= symbol.frequency;
             to[-1] = static_cast<uint8_t>(x);
             to -= leaves;
             x >>= leaves << 3;
             const uint32_t quotient = static_cast<uint32_t>(x * symbol.reciprocal >> 32);
             states[lane] = (quotient << 8) + (x - quotient * symbol.frequency) + symbol.cum;
+            if (index == table.escape) {
+                --escapes_begin;
+                put_escape(map, values[lane], stream, escapes_begin);
+            }
         }
     }
     stream.n_bytes = static_cast<uint64_t>(stream.bytes_end - to);
+    stream.n_escapes = n_lanes - escapes_begin;
+    std::memmove(stream.escapes_high, stream.escapes_high + escapes_begin, stream.n_escapes);
+    if (map.n_escape_lists == 2)
+        std::memmove(stream.escapes_low, stream.escapes_low + escapes_begin, stream.n_escapes);
 
     for (uint32_t lane = 0; lane < LANES; ++lane) {
         uint8_t* group = stream.states + lane / GROUP_LANES * 2 * GROUP_LANES;
@@ -202,6 +223,8 @@ void encode_stream_scalar(const FieldMap& map, const FrequencyTable& table, Enco
         group[lane % GROUP_LANES + GROUP_LANES] = static_cast<uint8_t>(states[lane] >> 8);
     }
 }
+
+}  // namespace
 
 void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, Survey& result) {
     if (w == 2) {
@@ -212,8 +235,7 @@ void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, Survey& res
 }
 
 const Kernels SCALAR_KERNELS = {
-    "scalar",           crc32_scalar,         survey_words_scalar,
-    split_steps_scalar, encode_stream_scalar, decode_streams,
+    "scalar", crc32_scalar, survey_words_scalar, split_steps_scalar, encode_stream, decode_streams,
 };
 
 }  // namespace wcodec

@@ -366,6 +366,27 @@ def test_encoding_with_every_frequency(backend, form):
         assert encode(backend, words, 1 << form, 1, 0) == encode("scalar", words, 1 << form, 1, 0)
 
 
+@pytest.mark.parametrize("form", FIELD_MAPS)
+@pytest.mark.parametrize("n_streams", [1, 2, 4])
+def test_encoding_of_escapes_in_every_lane(backend, form, n_streams):
+    """Steps of nothing but escapes, most of a stream's units, and single ones in each lane."""
+    random = np.random.default_rng(110 + form)
+    w = FIELD_MAPS[form].unit_bytes
+    values = all_values(form)
+    dtype = np.uint16 if w == 2 else np.uint32
+    n = 128 * 64
+    n_rans16 = 0
+    for share in (3, 6, 9):
+        words = np.full(n, values[-1], dtype)
+        words[: n // share] = random.choice(values, n // share)
+        words[-LANES * LANES // 2 :: LANES + 1] = random.choice(values, LANES // 2)
+        words <<= dtype(8 * w - 16)
+        expected = encode("scalar", words, 1 << form, n_streams, 0)
+        assert encode(backend, words, 1 << form, n_streams, 0) == expected
+        n_rans16 += expected[0][4] == batch.RANS16
+    assert n_rans16 > 0
+
+
 def test_crc32(backend):
     random = np.random.default_rng(5)
     data = random.bytes(5000)
