@@ -66,6 +66,24 @@ Memory allocate(size_t size) {
     return memory;
 }
 
+// Scratch memory for a call. A moderate one is kept for the next call of the thread: new pages cost
+// as much as coding a few blocks.
+uint8_t* scratch_memory(size_t size, Memory& of_this_call) {
+    constexpr size_t MAX_KEPT_BYTES = size_t(16) << 20;
+    if (size > MAX_KEPT_BYTES) {
+        of_this_call = allocate(size);
+        return of_this_call.get();
+    }
+    thread_local Memory kept;
+    thread_local size_t kept_size = 0;
+    if (kept_size < size) {
+        kept_size = 0;
+        kept = allocate(size);
+        kept_size = size;
+    }
+    return kept.get();
+}
+
 void check(bool condition, const char* message) {
     if (!condition) throw std::invalid_argument(message);
 }
@@ -170,14 +188,15 @@ std::tuple<uint64_t, Failures> encode_blocks_py(
 
     const size_t scratch_bytes = encode_scratch_bytes(family, max_units, unit_bytes);
     threads = std::min(threads, std::max<size_t>(n_blocks, 1));
-    const Memory scratch = allocate(scratch_bytes * threads);
+    Memory of_this_call;
+    uint8_t* const scratch = scratch_memory(scratch_bytes * threads, of_this_call);
     std::vector<Status> statuses(n_blocks);
     uint64_t total = 0;
     {
         nb::gil_scoped_release release;
         total = encode_blocks(
             {matrix.data(), unit_bytes, blocks, n_blocks, rows, data.data(), headers_out,
-             statuses.data(), threads, scratch.get(), scratch_bytes},
+             statuses.data(), threads, scratch, scratch_bytes},
             {family,
              form_set,
              n_streams,
@@ -304,19 +323,21 @@ NB_MODULE(_core, m) {
         "crc32_combine", crc32_combine, nb::arg("first"), nb::arg("second"),
         nb::arg("second_bytes"),
         "CRC-32 of two byte strings one after the other, from theirs and the size of the second.");
-    m.def("encode_blocks", encode_blocks_py, nb::arg("matrix"), nb::arg("unit_bytes"),
-          nb::arg("descriptors"), nb::arg("row_index"), nb::arg("data"), nb::arg("headers"),
-          nb::arg("family"), nb::arg("form_set"), nb::arg("n_streams"), nb::arg("spatial"),
-          nb::arg("verify"), nb::arg("threads"),
-          nb::sig("def encode_blocks(matrix: object, unit_bytes: int, descriptors: object, "
-                  "row_index: object, data: object, "
-                  "headers: object, family: int, form_set: int, n_streams: int, spatial: "
-                  "tuple[int, int, int, int], verify: bool, threads: int) -> "
-                  "tuple[int, list[tuple[int, int]]]"),
-          "Encode blocks into data, back to back, and their headers into headers. spatial is form, "
-          "tile_log2, predictor_set and transform_set. Returns the size "
-          "and the (block, status) of "
-          "each failure.");
+    m.def(
+        "encode_blocks", encode_blocks_py, nb::arg("matrix"), nb::arg("unit_bytes"),
+        nb::arg("descriptors"), nb::arg("row_index"), nb::arg("data"), nb::arg("headers"),
+        nb::arg("family"), nb::arg("form_set"), nb::arg("n_streams"), nb::arg("spatial"),
+        nb::arg("verify"), nb::arg("threads"),
+        nb::sig("def encode_blocks(matrix: object, unit_bytes: int, descriptors: object, "
+                "row_index: object, data: object, "
+                "headers: object, family: int, form_set: int, n_streams: int, spatial: "
+                "tuple[int, int, int, int], verify: bool, threads: int) -> "
+                "tuple[int, list[tuple[int, int]]]"),
+        "Encode blocks into data, back to back, and their headers into headers. data has room for "
+        "them as raw blocks. spatial is form, "
+        "tile_log2, predictor_set and transform_set. Returns the size "
+        "and the (block, status) of "
+        "each failure.");
     m.def("decode_blocks", decode_blocks_py, nb::arg("data"), nb::arg("headers"), nb::arg("family"),
           nb::arg("descriptors"), nb::arg("row_index"), nb::arg("matrix"), nb::arg("unit_bytes"),
           nb::arg("threads"),

@@ -113,14 +113,12 @@ def encode_blocks(
     """
     room = np.zeros(len(descriptors), dtype=BLOCK_HEADER)
     room["payload_bytes"] = descriptors["rows"].astype(np.uint64) * descriptors["cols"] * unit_bytes
-    placed = descriptors.copy()
-    placed["data_offset"] = block_starts(room)
     data = np.empty(int(block_sizes(room).sum()), dtype=np.uint8)
     headers = np.empty(len(descriptors), dtype=BLOCK_HEADER)
     size, failures = _core.encode_blocks(
         matrix,
         unit_bytes,
-        placed,
+        descriptors,
         row_index,
         data,
         headers,
