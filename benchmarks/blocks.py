@@ -92,7 +92,20 @@ def measure(name: str, mib: float, rounds: int, backends: list[str]) -> None:
         assert not failures
 
     def encode(verify: bool) -> None:
-        _core.encode_blocks(source, w, places, batch.NO_ROWS, encoded, headers, forms, 2, verify, 1)
+        _core.encode_blocks(
+            source,
+            w,
+            places,
+            batch.NO_ROWS,
+            encoded,
+            headers,
+            batch.RANS16,
+            forms,
+            2,
+            (0, 0, 0, 0),
+            verify,
+            1,
+        )
 
     calls: dict[str, Callable[[], object]] = {
         "decode": decode,
