@@ -17,7 +17,7 @@ namespace {
 
 template <uint32_t FORM>
 uint32_t emulate_stream(const wcodec::StreamDescriptor& stream) {
-    wcodec::WarpShared shared;
+    wcodec::WarpShared<FORM> shared;
     std::memset(&shared, 0xA5, sizeof shared);
     wcodec::StreamDecoder<FORM> decoder(stream, shared);
     return decoder.decode();

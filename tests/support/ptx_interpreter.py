@@ -168,6 +168,9 @@ class PtxWarp:
             self._access(opcode, operands, mask)
         elif name == "bar":
             pass
+        elif opcode[:2] == ["cp", "async"]:
+            if opcode[2] == "cg":  # the others wait for copies that are done here
+                self._copy(operands, mask)
         elif name == "shfl":
             self._shuffle(opcode[2], operands, mask)
         elif name == "vote":
@@ -293,6 +296,14 @@ class PtxWarp:
         if is_load:
             for register, value in zip(registers, loaded, strict=True):
                 self._write(register, value, mask)
+
+    def _copy(self, operands: list[str], mask: np.ndarray) -> None:
+        to = self._read(operands[0].strip("[]"), "b32")
+        source = self._read(operands[1].strip("[]"), "b64")
+        size = int(operands[2])
+        for thread in np.flatnonzero(mask).tolist():
+            copied = self._memory("global", int(source[thread]), size, False)
+            self._memory("shared", int(to[thread]), size, True)[:] = copied
 
     def _memory(self, space: str, address: int, size: int, write: bool) -> np.ndarray:
         if address % size:

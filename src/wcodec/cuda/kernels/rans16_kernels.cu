@@ -19,7 +19,7 @@ constexpr uint32_t COPY_THREADS = 256;
 
 template <uint32_t FORM>
 __device__ __forceinline__ void decode_stream(const StreamDescriptor* streams, uint32_t* status) {
-    __shared__ WarpShared shared;
+    __shared__ WarpShared<FORM> shared;
     StreamDecoder<FORM> decoder(streams[blockIdx.x], shared);
     const uint32_t result = decoder.decode();
     if (threadIdx.x == 0) status[blockIdx.x] = result;

@@ -6,7 +6,7 @@
 //
 // Thread t owns lanes 4 t to 4 t + 3 of every step, so the order of the lanes is the order of the
 // threads, and a thread's four units are consecutive in the output. The stream passes through a
-// window in shared memory, raw fields are loaded TILE_STEPS steps ahead.
+// window in shared memory, raw fields through a ring of tiles there, copied ahead.
 //
 // The host has checked the payload's sizes and table and made the descriptor. The bytes themselves
 // are not trusted: whatever they are, loads stay inside the payload, stores inside the block's
@@ -20,7 +20,7 @@
 namespace wcodec {
 
 // One stream of a block. Offsets count from the payload and are as docs/format.md lays them out.
-struct StreamDescriptor {
+struct alignas(16) StreamDescriptor {
     uint64_t payload;        // address, a multiple of 16
     uint64_t output;         // address of the block's first unit; any, fastest at multiples of 16
     uint64_t row_stride;     // bytes from a row of the block to the next in the output
@@ -46,6 +46,8 @@ constexpr uint32_t STATUS_ESCAPES = 4;  // more or fewer escapes used than the s
 
 constexpr uint32_t LANES_PER_THREAD = LANES / WARP_THREADS;
 constexpr uint32_t TILE_STEPS = 4;
+// Tiles of raw fields in the ring: that in use, and those on their way.
+constexpr uint32_t RING_TILES = 3;
 // A step uses at most a byte for each lane, so a tile that begins in the first half of the window
 // ends inside it.
 constexpr uint32_t WINDOW_HALF = TILE_STEPS * LANES;
@@ -56,7 +58,14 @@ static_assert(WINDOW_HALF == WARP_THREADS * sizeof(Bytes16));
 // word has its sign, is set in the escape symbol's.
 constexpr uint32_t ESCAPE_VALUE = 1u << 15;
 
+template <uint32_t FORM>
 struct WarpShared {
+    static constexpr uint32_t STEP_RAW_BYTES =
+        FIELD_MAPS[FORM].top_field + FIELD_MAPS[FORM].low_fields;
+    static constexpr uint32_t TILE_RAW_BYTES = TILE_STEPS * STEP_RAW_BYTES;
+
+    // Here, since a load of global memory in the loop would wait for the loads that are under way.
+    StreamDescriptor stream;
     uint32_t table[SCALE];
     // A thread reads the two words around the end of its bytes: up to a word before and after the
     // window. What it takes of them is inside.
@@ -66,6 +75,10 @@ struct WarpShared {
     WCODEC_INLINE Bytes16* window_pieces() {
         return reinterpret_cast<Bytes16*>(window) + WINDOW_BEGIN / sizeof(Bytes16);
     }
+
+    alignas(16) uint32_t raw[RING_TILES * TILE_RAW_BYTES / 4];
+
+    WCODEC_INLINE Bytes16* raw_pieces() { return reinterpret_cast<Bytes16*>(raw); }
 };
 
 template <uint32_t FORM>
@@ -74,7 +87,9 @@ class StreamDecoder {
     static constexpr uint32_t VALUE_MASK = FIELD_MAPS[FORM].value_mask;
     static constexpr uint32_t TOP_FIELD = FIELD_MAPS[FORM].top_field;
     static constexpr uint32_t LOW_FIELDS = FIELD_MAPS[FORM].low_fields;
-    static constexpr uint32_t STEP_RAW_BYTES = TOP_FIELD + LOW_FIELDS;
+    using Shared = WarpShared<FORM>;
+    static constexpr uint32_t STEP_RAW_BYTES = Shared::STEP_RAW_BYTES;
+    static constexpr uint32_t TILE_RAW_BYTES = Shared::TILE_RAW_BYTES;
     static constexpr uint32_t N_RAW_WORDS = 1 + (LOW_FIELDS + P8_BYTES - 1) / P8_BYTES;
     static constexpr uint32_t STEP_OUT_BYTES = LANES * UNIT_BYTES;
 
@@ -83,7 +98,7 @@ class StreamDecoder {
     };
 
     const StreamDescriptor& stream_;
-    WarpShared& shared_;
+    Shared& shared_;
     const uint8_t* const payload_;
 
     PerThread<uint32_t> state_[LANES_PER_THREAD];
@@ -94,20 +109,26 @@ class StreamDecoder {
     uint32_t window_offset_ = 0;
     PerThread<Bytes16> next_half_;
 
-    // The thread's raw fields of the next TILE_STEPS steps; where those of the step after them are,
-    // and where its units of the next step go.
-    PerThread<uint32_t> raw_[TILE_STEPS][N_RAW_WORDS];
-    PerThread<const uint8_t*> top_from_, low_from_;
+    // Where the tile in use is in the ring, and where in it the thread's fields of a step begin.
+    uint32_t raw_tile_ = 0;
+    PerThread<uint32_t> top_at_, low_at_;
     PerThread<uint32_t> top_shift_, low_shift_;
+
+    // The thread's part of the next tile to copy, where that goes, and the bytes from it on.
+    PerThread<const uint8_t*> raw_from_;
+    uint32_t raw_to_ = 0;
+    int32_t raw_left_;
+
+    // Where the thread's units of the next step go.
     PerThread<uint8_t*> out_;
 
     PerThread<uint32_t> through_;  // threads_through(t)
 
 public:
-    WCODEC_INLINE StreamDecoder(const StreamDescriptor& stream, WarpShared& shared)
-        : stream_(stream),
+    WCODEC_INLINE StreamDecoder(const StreamDescriptor& stream, Shared& shared)
+        : stream_(copy_descriptor(stream, shared.stream)),
           shared_(shared),
-          payload_(reinterpret_cast<const uint8_t*>(stream.payload)) {}
+          payload_(reinterpret_cast<const uint8_t*>(stream_.payload)) {}
 
     // Decode the stream into the output, copy the tail if it is this stream's, return the status.
     WCODEC_INLINE uint32_t decode() {
@@ -116,7 +137,8 @@ public:
         load_states();
         load_window(window);
         locate_raw();
-        load_first_raw();
+        WCODEC_UNROLL
+        for (uint32_t i = 0; i + 1 < RING_TILES; ++i) copy_raw_tile();
         build_table();
         fill_window(window);
         decode_steps();
@@ -126,6 +148,15 @@ public:
 
 private:
     // ---- Setup ----------------------------------------------------------------------------------
+
+    WCODEC_INLINE static const StreamDescriptor& copy_descriptor(const StreamDescriptor& from,
+                                                                 StreamDescriptor& to) {
+        each_thread([&](uint32_t t) {
+            if (t == 0) to = from;
+        });
+        sync_warp();
+        return to;
+    }
 
     // The table of the 256 slots, from the frequencies and values of the payload. Any bytes give a
     // table; a wrong one is refused by the host.
@@ -201,11 +232,14 @@ private:
     // ---- Stream bytes ---------------------------------------------------------------------------
 
     // Thread t's 16 bytes of the WINDOW_HALF bytes at `offset` of the stream. A stream is padded to
-    // a multiple of 16; after its end come zeros.
+    // a multiple of 16; after its end comes its last piece again (its states, if it is empty),
+    // which no good stream uses: a load that always happens needs no register beside the one it
+    // fills.
     WCODEC_INLINE Bytes16 load_stream(uint32_t offset, uint32_t t) const {
-        const uint32_t at = offset + uint32_t(sizeof(Bytes16)) * t;
-        if (at >= stream_.stream_bytes) return Bytes16{};
-        return load<Bytes16>(payload_ + stream_.states_offset + STATES_BYTES + at);
+        const uint32_t at = STATES_BYTES + offset + uint32_t(sizeof(Bytes16)) * t;
+        const uint32_t last = STATES_BYTES + stream_.stream_bytes - 1;
+        return load<Bytes16>(payload_ + stream_.states_offset +
+                             (at < last ? at : last / sizeof(Bytes16) * sizeof(Bytes16)));
     }
 
     WCODEC_INLINE void load_window(PerThread<Bytes16> (&halves)[2]) {
@@ -261,8 +295,10 @@ private:
 
     WCODEC_INLINE void locate_raw() {
         const uint8_t* const raw = payload_ + stream_.raw_offset;
+        raw_left_ = int32_t(stream_.n_steps * STEP_RAW_BYTES);
         each_thread([&](uint32_t t) {
-            top_from_[t] = kept(raw + 4 * (TOP_FIELD == F7_BYTES ? field_word(7, t) : t));
+            raw_from_[t] = kept(raw + sizeof(Bytes16) * t);
+            top_at_[t] = kept(4 * (TOP_FIELD == F7_BYTES ? field_word(7, t) : t));
             if constexpr (TOP_FIELD == F7_BYTES) top_shift_[t] = kept(field_shift(7, t));
             uint32_t low = 4 * t;
             if constexpr (LOW_FIELDS == F3_BYTES) {
@@ -272,35 +308,52 @@ private:
                 low = t / 16 * 16 + 4 * (t % 4);
                 low_shift_[t] = kept(25 + 2 * (t % 16 / 4));
             }
-            if constexpr (LOW_FIELDS != 0) low_from_[t] = kept(raw + TOP_FIELD + low);
+            if constexpr (LOW_FIELDS != 0) low_at_[t] = kept(TOP_FIELD + low);
         });
     }
 
-    // Load the fields of the step `steps` after that of the pointers.
-    WCODEC_INLINE void load_raw(uint32_t steps, PerThread<uint32_t> (&raw)[N_RAW_WORDS]) const {
-        const uint32_t offset = steps * STEP_RAW_BYTES;
+    static WCODEC_INLINE uint32_t next_in_ring(uint32_t tile) {
+        return tile == (RING_TILES - 1) * TILE_RAW_BYTES ? 0 : tile + TILE_RAW_BYTES;
+    }
+
+    // Begin to copy the next tile into the ring; after the last step there is nothing to copy.
+    WCODEC_INLINE void copy_raw_tile() {
+        constexpr uint32_t N_PIECES = TILE_RAW_BYTES / sizeof(Bytes16);
         each_thread([&](uint32_t t) {
-            raw[0][t] = load<uint32_t>(top_from_[t] + offset);
-            if constexpr (LOW_FIELDS != 0) raw[1][t] = load<uint32_t>(low_from_[t] + offset);
+            WCODEC_UNROLL
+            for (uint32_t first = 0; first < N_PIECES; first += WARP_THREADS) {
+                const uint32_t piece = first + t;
+                const bool in_tile = first + WARP_THREADS <= N_PIECES || piece < N_PIECES;
+                if (in_tile && int32_t(sizeof(Bytes16) * piece) < raw_left_) {
+                    begin_copy(shared_.raw_pieces() + raw_to_ / sizeof(Bytes16) + piece,
+                               raw_from_[t] + sizeof(Bytes16) * first);
+                }
+            }
+            raw_from_[t] += TILE_RAW_BYTES;
+        });
+        commit_copies();
+        raw_left_ -= TILE_RAW_BYTES;
+        raw_to_ = next_in_ring(raw_to_);
+    }
+
+    // Wait for the tile after that in use, whose place in the ring is free now.
+    WCODEC_INLINE void advance_raw_tile() {
+        wait_copies<RING_TILES - 2>();
+        sync_warp();
+        raw_tile_ = next_in_ring(raw_to_);
+        copy_raw_tile();
+    }
+
+    // The words where the thread's fields of step i of the tile begin.
+    WCODEC_INLINE void load_raw(uint32_t i, PerThread<uint32_t> (&raw)[N_RAW_WORDS]) const {
+        const uint32_t step = raw_tile_ + i * STEP_RAW_BYTES;
+        each_thread([&](uint32_t t) {
+            raw[0][t] = word_at(shared_.raw, top_at_[t] + step);
+            if constexpr (LOW_FIELDS != 0) raw[1][t] = word_at(shared_.raw, low_at_[t] + step);
             if constexpr (LOW_FIELDS == 2 * P8_BYTES) {
-                raw[2][t] = load<uint32_t>(low_from_[t] + P8_BYTES + offset);
+                raw[2][t] = word_at(shared_.raw, low_at_[t] + step + P8_BYTES);
             }
         });
-    }
-
-    WCODEC_INLINE void advance_raw(uint32_t steps) {
-        each_thread([&](uint32_t t) {
-            top_from_[t] += steps * STEP_RAW_BYTES;
-            if constexpr (LOW_FIELDS != 0) low_from_[t] += steps * STEP_RAW_BYTES;
-        });
-    }
-
-    WCODEC_INLINE void load_first_raw() {
-        WCODEC_UNROLL
-        for (uint32_t i = 0; i < TILE_STEPS; ++i) {
-            if (i < stream_.n_steps) load_raw(i, raw_[i]);
-        }
-        advance_raw(TILE_STEPS);
     }
 
     // ---- One step -------------------------------------------------------------------------------
@@ -335,8 +388,8 @@ private:
             // lane takes the last byte.
             const uint32_t word = end[t] & ~3u;
             uint32_t bytes =
-                shift_right(word_at(shared_.window, word + WarpShared::WINDOW_BEGIN - 4),
-                            word_at(shared_.window, word + WarpShared::WINDOW_BEGIN), 8 * end[t]);
+                shift_right(word_at(shared_.window, word + Shared::WINDOW_BEGIN - 4),
+                            word_at(shared_.window, word + Shared::WINDOW_BEGIN), 8 * end[t]);
             WCODEC_UNROLL
             for (uint32_t k = LANES_PER_THREAD; k-- > 0;) {
                 if (is_short[k][t]) {
@@ -489,52 +542,49 @@ private:
         each_thread([&](uint32_t t) { out_[t] = kept(output() + first_byte + piece_offset(t)); });
 
         uint32_t step = 0;
-        uint32_t n_tiles = 0;  // that may run before the next look at rows and ends
-        for (;;) {
-            if (window_offset_ >= WINDOW_HALF) advance_window();
+        while (step < n_steps) {
+            if (step == row_end) {
+                each_thread([&](uint32_t t) { out_[t] += row_gap; });
+                row_end += row_steps;
+            }
+            const uint32_t last = whole_steps ? n_steps : 0;
+            const uint32_t end = last < row_end ? last : row_end;
+            const bool tile_begins = step % TILE_STEPS == 0;
+            uint32_t n_tiles = tile_begins && step < end ? (end - step) / TILE_STEPS : 0;
             if (n_tiles == 0) {
-                if (step == n_steps) break;
-                if (step == row_end) {
-                    each_thread([&](uint32_t t) { out_[t] += row_gap; });
-                    row_end += row_steps;
-                }
-                // A tile loads the raw fields of the tile after it: the last steps go one by one.
-                const uint32_t last =
-                    whole_steps && n_steps > TILE_STEPS ? n_steps - TILE_STEPS : 0;
-                const uint32_t end = last < row_end ? last : row_end;
-                n_tiles = step < end ? (end - step) / TILE_STEPS : 0;
-                if (n_tiles == 0) {
-                    single_step(step, whole_steps);
-                    ++step;
-                    continue;
-                }
-                step += n_tiles * TILE_STEPS;
+                if (window_offset_ >= WINDOW_HALF) advance_window();
+                if (tile_begins) advance_raw_tile();
+                single_step(step, whole_steps);
+                ++step;
+                continue;
             }
-            WCODEC_UNROLL
-            for (uint32_t i = 0; i < TILE_STEPS; ++i) {
-                PerThread<uint32_t> values[2];
-                decode_symbols(values);
-                const PerThread<Piece> piece = join(values, raw_[i]);
-                load_raw(i, raw_[i]);
-                each_thread([&](uint32_t t) { store(out_[t] + i * STEP_OUT_BYTES, piece[t]); });
-            }
-            advance_raw(TILE_STEPS);
-            each_thread([&](uint32_t t) { out_[t] += TILE_STEPS * STEP_OUT_BYTES; });
-            --n_tiles;
+            step += n_tiles * TILE_STEPS;
+            // A loop of its own: where it met the way of single steps, the compiler would move
+            // next_half_ to other registers in each iteration, and wait for it to do so.
+            do {
+                if (window_offset_ >= WINDOW_HALF) advance_window();
+                advance_raw_tile();
+                WCODEC_UNROLL
+                for (uint32_t i = 0; i < TILE_STEPS; ++i) {
+                    const PerThread<Piece> piece = decode_step(i);
+                    each_thread([&](uint32_t t) { store(out_[t] + i * STEP_OUT_BYTES, piece[t]); });
+                }
+                each_thread([&](uint32_t t) { out_[t] += TILE_STEPS * STEP_OUT_BYTES; });
+            } while (--n_tiles != 0);
         }
     }
 
-    WCODEC_INLINE void single_step(uint32_t step, bool whole_steps) {
+    // Decode step i of the tile in use.
+    WCODEC_INLINE PerThread<Piece> decode_step(uint32_t i) {
+        PerThread<uint32_t> raw[N_RAW_WORDS];
+        load_raw(i, raw);
         PerThread<uint32_t> values[2];
         decode_symbols(values);
-        const PerThread<Piece> piece = join(values, raw_[0]);
-        WCODEC_UNROLL
-        for (uint32_t i = 0; i + 1 < TILE_STEPS; ++i) {
-            WCODEC_UNROLL
-            for (uint32_t word = 0; word < N_RAW_WORDS; ++word) raw_[i][word] = raw_[i + 1][word];
-        }
-        if (step + TILE_STEPS < stream_.n_steps) load_raw(0, raw_[TILE_STEPS - 1]);
+        return join(values, raw);
+    }
 
+    WCODEC_INLINE void single_step(uint32_t step, bool whole_steps) {
+        const PerThread<Piece> piece = decode_step(step % TILE_STEPS);
         each_thread([&](uint32_t t) {
             if (whole_steps) {
                 store(out_[t], piece[t]);
@@ -554,7 +604,6 @@ private:
                 }
             }
         });
-        advance_raw(1);
         each_thread([&](uint32_t t) { out_[t] += STEP_OUT_BYTES; });
     }
 

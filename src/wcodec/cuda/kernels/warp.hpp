@@ -219,6 +219,34 @@ WCODEC_INLINE T load(const uint8_t* from) {
 #endif
 }
 
+// Begin to copy 16 bytes of read-only global memory into shared memory. Copies that a thread began
+// since it last called it are a group for commit_copies(); wait_copies<N>() waits until no more
+// than its N newest groups are under way. Other threads see them after a sync_warp(). What follows
+// is fetched into the second-level cache on the way, since it will be asked for next.
+WCODEC_INLINE void begin_copy(Bytes16* to, const uint8_t* from) {
+#if WCODEC_ON_GPU
+    asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16;"
+                 :
+                 : "r"(uint32_t(__cvta_generic_to_shared(to))), "l"(from)
+                 : "memory");
+#else
+    *to = load<Bytes16>(from);
+#endif
+}
+
+WCODEC_INLINE void commit_copies() {
+#if WCODEC_ON_GPU
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+template <uint32_t N>
+WCODEC_INLINE void wait_copies() {
+#if WCODEC_ON_GPU
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#endif
+}
+
 // A word of an array in shared memory, by its offset in bytes.
 template <uint32_t N>
 WCODEC_INLINE uint32_t word_at(const uint32_t (&words)[N], uint32_t offset) {
