@@ -13,11 +13,11 @@ demo: .venv/ready-test
 test: .venv/ready-test
 	@$(python) -m pytest -q -m "not slow"
 
-test-torch: .venv/ready-test .venv/ready-test-torch
+test-torch: .venv/ready-test .venv/ready-test-transformers
 	@$(python) -m pytest -q -m "not slow"
 
-test-full: .venv/ready-test
-	@$(python) -m pytest -q
+test-full: .venv/ready-test .venv/ready-test-transformers .venv-transformers/ready
+	@WCODEC_OLD_TRANSFORMERS=.venv-transformers $(python) -m pytest -q
 
 bench: .venv-bench/ready
 	@.venv-bench/bin/python benchmarks/run.py
@@ -34,11 +34,15 @@ format: .venv/ready-dev
 	@.venv/bin/clang-format -i $(cpp_files)
 
 clean:
-	@rm -rf .venv .venv-bench build src/wcodec/_core.pyi .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-bench .venv-transformers build src/wcodec/_core.pyi .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -exec rm -rf {} +
 
 .venv/ready-%: $(build_inputs)
 	@scripts/setup.sh $*
+	@touch $@
+
+.venv-transformers/ready: scripts/setup_old_transformers.sh
+	@scripts/setup_old_transformers.sh
 	@touch $@
 
 .venv-bench/ready: .venv/ready-test scripts/setup_bench.sh benchmarks/peers.txt

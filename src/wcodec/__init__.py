@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from wcodec.inspection import info, verify
     from wcodec.layers import decode_layer
     from wcodec.limits import ReadLimits
+    from wcodec.originals import materialize
     from wcodec.recovery import find_damage, recover
     from wcodec.torch import load_to_torch, load_wcodec_checkpoint
+    from wcodec.transformers import from_pretrained
 
 __all__ = [
     "LEVELS",
@@ -57,9 +59,11 @@ __all__ = [
     "encode_layer_standalone",
     "extract",
     "find_damage",
+    "from_pretrained",
     "info",
     "load_to_torch",
     "load_wcodec_checkpoint",
+    "materialize",
     "recover",
     "safe_open",
     "verify",
@@ -84,8 +88,10 @@ _HOMES = {
     "handle": ("safe_open",),
     "inspection": ("info", "verify"),
     "limits": ("ReadLimits",),
+    "originals": ("materialize",),
     "recovery": ("find_damage", "recover"),
     "torch": ("load_to_torch", "load_wcodec_checkpoint"),
+    "transformers": ("from_pretrained",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -250,9 +250,8 @@ def model_files(directory: str, variant: str | None = None) -> tuple[list[str], 
     Raises FileNotFoundError for none and for a missing shard, ValueError for several,
     CorruptError for an index that is none.
     """
-    behind = f".{variant}" if variant else ""
     names = sorted(os.listdir(directory))
-    wanted = f"model{behind}{SUFFIX}", f"model{SUFFIX}.index{behind}.json"
+    wanted = model_names(variant)
     found = [name for name in wanted if name in names]
     if not found and not variant:
         indexes = [n for n in names if n.endswith(".json") and f"{SUFFIX}.index" in n]
@@ -272,6 +271,12 @@ def model_files(directory: str, variant: str | None = None) -> tuple[list[str], 
             where = join(directory, found[0])
             raise FileNotFoundError(f"{where}: names {shard!r:.200}, which is not in the directory")
     return shards, found[0]
+
+
+def model_names(variant: str | None = None) -> tuple[str, str]:
+    """The names that transformers' own have as wcodec files: of the only file, and of the index."""
+    behind = f".{variant}" if variant else ""
+    return f"model{behind}{SUFFIX}", f"model{SUFFIX}.index{behind}.json"
 
 
 def check_model_index(directory: str, index: str, holds: Holdings) -> None:

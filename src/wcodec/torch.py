@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from safetensors.torch import _find_shared_tensors, _remove_duplicate_names
 
+from wcodec.conversions import in_names_of
 from wcodec.decode import decode_budget
 from wcodec.encode import encode_checkpoint
 from wcodec.errors import DeviceError
@@ -275,28 +276,36 @@ def load_wcodec_checkpoint(
     All tensors are decoded before the model is touched. Its parameters keep their dtype and device
     and are copied into, those on the meta device are replaced by the tensors on `device`; tied ones
     stay tied. With `strict` RuntimeError is raised for names that are missing or too many and for
-    shapes that differ; without, those tensors are left alone and named in the result. Raises what
+    shapes that differ; without, those tensors are left alone and named in the result. A model of
+    transformers 5 gets what its files have under other names (joined experts ...). Raises what
     load_to_torch raises.
     """
     if model_or_none is None:
         return load_to_torch(path, device, variant=variant, threads=threads, limits=limits)
     model = model_or_none
     lazy = lazy_state_dict(path, variant=variant, threads=threads, limits=limits)
+    state, misshapen = in_names_of(model, lazy, strict)
     own = model.state_dict(keep_vars=True)
     loaded = {
-        id(tensor) for name, tensor in own.items() if name in lazy
+        id(tensor) for name, tensor in own.items() if name in state
     }  # of tied ones one will do
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    wrong = _mismatched(model, shapes)
     result = LoadResult(
-        [name for name, tensor in own.items() if name not in lazy and id(tensor) not in loaded],
-        sorted(lazy.keys() - own.keys()),
-        sorted(wrong := _mismatched(model, {name: tuple(t.shape) for name, t in lazy.items()})),
+        [
+            name
+            for name, tensor in own.items()
+            if name not in state and id(tensor) not in loaded and name not in misshapen
+        ],
+        sorted(state.keys() - own.keys()),
+        sorted({*wrong, *misshapen}),
     )
     if strict and wrong:
-        _refuse_shapes(model, {name: tuple(tensor.shape) for name, tensor in lazy.items()})
+        _refuse_shapes(model, shapes)
     if strict and (result.missing_keys or result.unexpected_keys):
         _raise_keys(model, result.missing_keys, result.unexpected_keys)
-    names = [name for name in own if name in lazy and name not in wrong]
-    decoded = {name: lazy[name].materialize(device) for name in names}
+    names = [name for name in own if name in state and name not in wrong]
+    decoded = {name: state[name].to(device) for name in names}
     replaced: dict[int, torch.Tensor] = {}
     with torch.no_grad():
         for name in names:

@@ -55,3 +55,29 @@ def test_the_command_line(directory):
 def test_python(directory):
     run(directory, sys.executable, "-W", "error", "-c", examples("python.md", "python"))
     assert tree(directory / "bert") == tree(directory / "bert.restored")
+
+
+def test_hugging_face(tmp_path):
+    pytest.importorskip("torch", reason="torch is not installed")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    config = transformers.LlamaConfig(
+        vocab_size=120,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        tie_word_embeddings=True,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    model.save_pretrained(tmp_path / "llama", max_shard_size="200KB")
+    done = subprocess.run(
+        [sys.executable, "-c", examples("huggingface.md", "python")],
+        cwd=tmp_path,
+        env={**os.environ, "WCODEC_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    (found,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    assert tree(found) == tree(tmp_path / "llama")

@@ -59,7 +59,12 @@ ALLOWED = {
     "torch_tensors": LEAVES,
     "lazy_tensor": LEAVES | {"safetensors_file", "handle", "tensor_files", "torch_tensors"},
     "torch": DECODE
-    | {"decode", "encode", "handle", "lazy_tensor", "tensor_files", "torch_tensors"},
+    | {"conversions", "decode", "encode", "handle", "lazy_tensor"}
+    | {"tensor_files", "torch_tensors"},
+    "conversions": set(),
+    "originals": DECODE | {"decode"},
+    "hub": DECODE | {"decode", "inspection"},
+    "transformers": DECODE | {"encode", "hub", "originals", "torch"},
     "layers": DECODE | {"decode"},
     "comparing": DECODE | {"decode", "layers"},
     "editing": DECODE | {"decode", "encode", "layers", "sources"},
@@ -144,10 +149,14 @@ def test_using_the_codec_loads_no_torch_and_no_driver():
 def test_public_names_exist():
     import wcodec
 
-    needs_torch = {"load_to_torch", "load_wcodec_checkpoint"}
-    without_torch = importlib.util.find_spec("torch") is None
-    for name in set(wcodec.__all__) - (needs_torch if without_torch else set()):
+    extras = {
+        "torch": {"load_to_torch", "load_wcodec_checkpoint", "from_pretrained"},
+        "transformers": {"from_pretrained"},
+    }
+    missing = [names for extra, names in extras.items() if not importlib.util.find_spec(extra)]
+    for name in set(wcodec.__all__).difference(*missing):
         assert getattr(wcodec, name) is not None
+    assert not set(wcodec.__all__) & modules().keys(), "importing the module would hide the name"
     with pytest.raises(AttributeError):
         wcodec.no_such_name  # noqa: B018
 
