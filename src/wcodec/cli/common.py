@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
 import click
@@ -269,6 +270,19 @@ class _JsonLines:
             self._next = time.monotonic() + self.SECONDS
             line = {"task": self._label, "done_bytes": done, "total_bytes": total or None}
             click.echo(json.dumps(line), err=True)
+
+
+def hub() -> ModuleType:
+    """The module of push and pull. Raises ClickException where huggingface_hub is missing."""
+    try:
+        import huggingface_hub  # noqa: F401
+    except ImportError:
+        raise click.ClickException(
+            "huggingface_hub is not installed: pip install wcodec[hub]"
+        ) from None
+    from wcodec import hub
+
+    return hub
 
 
 def print_json(fields: dict[str, Any]) -> None:

@@ -25,6 +25,8 @@ COMMANDS = {
     "edit": "Replace, add or remove layers; the others are copied as they are stored.",
     "verify": "Decode without writing and check every checksum.",
     "recover": "Write what is whole of a damaged file, and list what is lost.",
+    "push": "Upload a wcodec directory to a repository of the Hugging Face hub.",
+    "pull": "Download the wcodec directory of a repository of the hub.",
 }
 
 EXIT_DATA, EXIT_USAGE, EXIT_PARTIAL, EXIT_INTERRUPTED = 1, 2, 3, 130
