@@ -216,7 +216,7 @@ def _decode_arrays(
         sizes = [-(-entry.data_bytes // ARRAY_ALIGNMENT) * ARRAY_ALIGNMENT for entry in run]
         *starts, size = np.cumsum([0, *sizes]).tolist()
         memory = batch.aligned_empty(size)
-        decoder.decode(run, starts, memory)
+        decoder.decode(decoder.read(run), starts, memory)
         for entry, start in zip(run, starts, strict=True):
             _say_layer(entry, options)
             data = memory[start : start + entry.data_bytes]
@@ -325,7 +325,7 @@ def _data_in_order(
         *starts, size = np.cumsum([0, *(entry.data_bytes for entry in run)]).tolist()
         if len(memory) < size:
             memory = batch.aligned_empty(size)
-        decoder.decode(run, starts, memory[:size])
+        decoder.decode(decoder.read(run), starts, memory[:size])
         for entry in run:
             _say_layer(entry, options)
         yield memory[:size]

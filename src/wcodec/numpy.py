@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wcodec.decode import as_array, decode_budget
 from wcodec.encode import encode_checkpoint
 from wcodec.handle import safe_open
-from wcodec.tensor_files import is_wcodec, open_bytes
+from wcodec.tensor_files import is_wcodec, open_source
 
 Path = str | os.PathLike[str]
 
@@ -29,7 +29,7 @@ def load(data: bytes, *, threads: int | None = None) -> dict[str, NDArray[Any]]:
     """Load all arrays of the bytes of a wcodec or safetensors file."""
     if not is_wcodec(data):
         return safetensors.numpy.load(data)
-    file = open_bytes(data, decode_budget(threads))
+    file = open_source(io.BytesIO(data), decode_budget(threads))
     return {
         name: as_array(data, file.entries[name].dtype, file.entries[name].shape)
         for name, data in file.read_all()

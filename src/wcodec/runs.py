@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from wcodec.codec import batch
 from wcodec.codec.layout import Grid
 from wcodec.container import IndexEntry, Layer, Reader
+from wcodec.container.constants import align
 from wcodec.memory import Budget
 from wcodec.windows import decode_windows, grid_of
 
@@ -49,26 +51,39 @@ def is_small(entry: IndexEntry, budget: Budget) -> bool:
     )
 
 
+_GRANULE = 4 << 20
+
+
+class ReadRun(NamedTuple):
+    """The layers of a run, read into memory."""
+
+    layers: list[Layer]
+    memory: NDArray[np.uint8]
+
+
 class RunDecoder:
     """Decodes the runs of one file, reading into the same memory again and again."""
 
     def __init__(self, reader: Reader, budget: Budget) -> None:
         self._reader = reader
         self._budget = budget
-        self._memory = batch.aligned_empty(0)
+        self._free: list[NDArray[np.uint8]] = []
 
-    def decode(
-        self, run: Sequence[IndexEntry], starts: Sequence[int], out: NDArray[np.uint8]
-    ) -> None:
-        """Decode small layers into `out`, each from its start on.
+    def read(self, run: Sequence[IndexEntry]) -> ReadRun:
+        """Read small layers; another thread may decode a run meanwhile. Raises CorruptError."""
+        size = run[-1].record_end - run[0].record_offset + batch.READ_SLACK_BYTES
+        memory = self._free.pop() if self._free else batch.aligned_empty(0)
+        if len(memory) < size:  # runs differ a little: with room for the next ones
+            memory = batch.aligned_empty(align(size, _GRANULE))
+        return ReadRun(self._reader.open_layers(run, memory), memory)
+
+    def decode(self, run: ReadRun, starts: Sequence[int], out: NDArray[np.uint8]) -> None:
+        """Decode the layers of a run into `out`, each from its start on.
 
         Raises CorruptError naming the first damaged layer of a family.
         """
-        size = run[-1].record_end - run[0].record_offset + batch.READ_SLACK_BYTES
-        if len(self._memory) < size:
-            self._memory = batch.aligned_empty(size)
         parts: dict[tuple[int, int], list[batch.Part]] = defaultdict(list)
-        for layer, start in zip(self._reader.open_layers(run, self._memory), starts, strict=True):
+        for layer, start in zip(run.layers, starts, strict=True):
             grid = grid_of(layer.head)
             if layer.head.family == batch.LZ or grid.row_groups or not layer.head.data_bytes:
                 for _ in decode_windows(
@@ -76,15 +91,17 @@ class RunDecoder:
                 ):
                     pass
             else:
-                part = self._part(layer, grid, start)
+                part = _part(layer, grid, start, run.memory)
                 parts[layer.head.family, grid.unit_bytes].append(part)
         for (family, unit_bytes), several in parts.items():
             batch.decode_parts(
-                several, self._memory, family, out, unit_bytes, threads=self._budget.threads
+                several, run.memory, family, out, unit_bytes, threads=self._budget.threads
             )
+        self._free.append(run.memory)
 
-    def _part(self, layer: Layer, grid: Grid, start: int) -> batch.Part:
-        blocks = layer.take(grid.n_blocks)  # before the grid, which is hostile, makes descriptors
-        layer.finish()
-        data_offset = blocks.data.ctypes.data - self._memory.ctypes.data
-        return batch.Part(blocks.headers, grid.all_blocks(), data_offset, start, layer.head.name)
+
+def _part(layer: Layer, grid: Grid, start: int, memory: NDArray[np.uint8]) -> batch.Part:
+    blocks = layer.take(grid.n_blocks)  # before the grid, which is hostile, makes descriptors
+    layer.finish()
+    data_offset = blocks.data.ctypes.data - memory.ctypes.data
+    return batch.Part(blocks.headers, grid.all_blocks(), data_offset, start, layer.head.name)

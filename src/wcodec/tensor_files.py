@@ -8,11 +8,12 @@ A file is closed when nothing refers to it any more: handles, slices and lazy te
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import prod
 from typing import Any, Protocol
 
@@ -22,12 +23,13 @@ from numpy.typing import NDArray
 from wcodec import inspection
 from wcodec.checkpoint import check_model_index, model_files
 from wcodec.codec import batch
-from wcodec.container import Reader
+from wcodec.container import IndexEntry, Reader
+from wcodec.container.source import Source
 from wcodec.decode import ARRAY_ALIGNMENT, as_array
 from wcodec.errors import FormatError
 from wcodec.limits import ReadLimits
 from wcodec.memory import Budget
-from wcodec.runs import RunDecoder, group_runs, is_small
+from wcodec.runs import ReadRun, RunDecoder, group_runs, is_small
 from wcodec.safetensors_file import NamedTensor, SafetensorsFile, TensorEntry, parse_header
 from wcodec.slices import Positions, decode_selection
 from wcodec.windows import decode_windows
@@ -53,7 +55,7 @@ class TensorFile(Protocol):
 
 
 class _WcodecFile:
-    def __init__(self, source: str | io.BytesIO, budget: Budget, limits: ReadLimits | None) -> None:
+    def __init__(self, source: Source, budget: Budget, limits: ReadLimits | None) -> None:
         self.path = source if isinstance(source, str) else "bytes"
         self.n_blocks = 0
         self._lock = threading.Lock()
@@ -76,20 +78,35 @@ class _WcodecFile:
 
     def read_all(self) -> Iterator[tuple[str, _Bytes]]:
         """All tensors in order; small ones share memory, since what is new to the process costs
-        more than decoding.
+        more than decoding. One run is read while the one before it is decoded.
         """
         decoder = RunDecoder(self._reader, self._budget)
-        for run in group_runs(self._reader.layers.values(), self._budget):
-            if not is_small(run[0], self._budget):
-                yield run[0].name, self.read(run[0].name)
-                continue
-            sizes = [-(-entry.data_bytes // ARRAY_ALIGNMENT) * ARRAY_ALIGNMENT for entry in run]
-            *starts, size = np.cumsum([0, *sizes]).tolist()
-            memory = batch.aligned_empty(size)
-            decoder.decode(run, starts, memory)
-            self._count(sum(entry.n_blocks for entry in run))
-            for entry, start in zip(run, starts, strict=True):
-                yield entry.name, memory[start : start + entry.data_bytes]
+        runs = list(group_runs(self._reader.layers.values(), self._budget))
+        with ThreadPoolExecutor(1, "wcodec-read") as reading:
+
+            def start(run: list[IndexEntry] | None) -> Future[ReadRun] | None:
+                if run is None or not is_small(run[0], self._budget):
+                    return None
+                return reading.submit(decoder.read, run)
+
+            following = start(runs[0]) if runs else None
+            for run, ahead in zip_longest(runs, runs[1:]):
+                read, following = following, start(ahead)
+                yield from self._decode_run(decoder, run, read)
+
+    def _decode_run(
+        self, decoder: RunDecoder, run: list[IndexEntry], read: Future[ReadRun] | None
+    ) -> Iterator[tuple[str, _Bytes]]:
+        if read is None:
+            yield run[0].name, self.read(run[0].name)
+            return
+        sizes = [-(-entry.data_bytes // ARRAY_ALIGNMENT) * ARRAY_ALIGNMENT for entry in run]
+        *starts, size = np.cumsum([0, *sizes]).tolist()
+        memory = batch.aligned_empty(size)
+        decoder.decode(read.result(), starts, memory)
+        self._count(sum(entry.n_blocks for entry in run))
+        for entry, start in zip(run, starts, strict=True):
+            yield entry.name, memory[start : start + entry.data_bytes]
 
     def read_selection(self, name: str, positions: Sequence[Positions]) -> _Bytes:
         layer = self._reader.open_layer(self._reader.resolve(name).name)
@@ -199,9 +216,9 @@ def is_wcodec(data: bytes) -> bool:
     return data.startswith(_MAGIC)
 
 
-def open_bytes(data: bytes, budget: Budget) -> TensorFile:
-    """Open a wcodec file in memory."""
-    return _WcodecFile(io.BytesIO(data), budget, None)
+def open_source(source: Source, budget: Budget) -> TensorFile:
+    """Open a wcodec file that is anything which Reader reads."""
+    return _WcodecFile(source, budget, None)
 
 
 def open_file(path: str, budget: Budget, limits: ReadLimits | None = None) -> TensorFile:

@@ -23,7 +23,7 @@ from wcodec.errors import DeviceError
 from wcodec.handle import Slice, safe_open
 from wcodec.lazy_tensor import LazyTensor
 from wcodec.limits import ReadLimits
-from wcodec.tensor_files import Checkpoint, is_wcodec, open_bytes, open_checkpoint
+from wcodec.tensor_files import Checkpoint, is_wcodec, open_checkpoint, open_source
 from wcodec.torch_tensors import TorchTensor, as_tensor
 
 __all__ = [
@@ -55,7 +55,7 @@ def load(data: bytes, *, threads: int | None = None) -> dict[str, torch.Tensor]:
     """Load all tensors of the bytes of a wcodec or safetensors file."""
     if not is_wcodec(data):
         return safetensors.torch.load(data)
-    file = open_bytes(data, decode_budget(threads))
+    file = open_source(io.BytesIO(data), decode_budget(threads))
     return {
         name: as_tensor(data, file.entries[name].dtype, file.entries[name].shape)
         for name, data in file.read_all()

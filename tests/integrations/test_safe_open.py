@@ -2,7 +2,8 @@
 """wcodec.safe_open beside safetensors' own: the same values, errors and texts, for both formats."""
 
 import threading
-from itertools import product
+from dataclasses import replace
+from itertools import islice, product
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from support.arrays import gaussian, same_bytes
 
 import wcodec
 import wcodec.numpy
+from wcodec.decode import decode_budget
+from wcodec.tensor_files import open_file
 
 FRAMEWORKS = ["np", "pt"]
 ARRAYS = {
@@ -206,3 +209,20 @@ def test_many_threads_at_once(paths):
         for thread in threads:
             thread.join()
     assert not wrong
+
+
+def test_runs_are_read_ahead(tmp_path):
+    layers = {f"layer.{i}": gaussian("F32", 200_000, seed=i) for i in range(8)}
+    path = tmp_path / "a.wcodec"
+    wcodec.encode_checkpoint(layers, path)
+    budget = replace(decode_budget(2), window_bytes=2 << 20)  # two layers a run
+    file = open_file(str(path), budget)
+    found = {name: data.tobytes() for name, data in file.read_all()}
+    assert found == {name: array.tobytes() for name, array in layers.items()}
+    data = bytearray(path.read_bytes())
+    data[len(data) * 5 // 8] ^= 1
+    path.write_bytes(data)
+    items = open_file(str(path), budget).read_all()
+    assert [name for name, _ in islice(items, 4)] == [f"layer.{i}" for i in range(4)]
+    with pytest.raises(wcodec.CorruptError, match=r"block \d+ of 'layer\.5'"):
+        next(items)
