@@ -7,6 +7,7 @@ through. Every message says what was wrong, where, what was found and what was e
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from safetensors import SafetensorError
@@ -50,7 +51,7 @@ class PartialError(WcodecError):
         self.failures = dict(failures)
         self.n_done = n_done
         total = n_done + len(self.failures)
-        reasons = "; ".join(f"{path}: {reason(e)}" for path, e in self.failures.items())
+        reasons = "; ".join(f"{path}: {unnamed(e, path)}" for path, e in self.failures.items())
         super().__init__(f"{len(self.failures)} of {total} files failed: {reasons}")
 
 
@@ -58,3 +59,15 @@ def reason(error: Exception) -> str:
     """What an error says, in one line, without the name of the file that an OSError repeats."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
+
+
+def named(error: FormatError, source: object) -> FormatError:
+    """The same error of the file `source` with its path in front, if it has one."""
+    if not isinstance(source, str | bytes | os.PathLike):
+        return error
+    return type(error)(f"{os.fsdecode(source)}: {str(error).removeprefix('file: ')}")
+
+
+def unnamed(error: Exception, path: str) -> str:
+    """What an error says, in one line, without the path of its file in front."""
+    return reason(error).removeprefix(f"{path}: ")

@@ -6,7 +6,7 @@ footer.
 from support.container_builder import Block, LayerSpec, build
 
 ERROR = "TruncatedError"
-MESSAGE = r"file"
+MESSAGE = "ends at \\d+ bytes, in the middle of a record"
 
 
 def write(directory):

@@ -261,6 +261,17 @@ def test_output_equal_to_input(model, tmp_path):
     assert digest(model) == before
 
 
+@pytest.mark.parametrize("command", [["info"], ["verify"], ["recover", "-o", "rest"], ["decode"]])
+def test_errors_name_the_file_once(model, tmp_path, command):
+    assert run("encode", model).returncode == 0
+    cut = tmp_path / "cut.wcodec"
+    cut.write_bytes(model.with_suffix(".wcodec").read_bytes()[:700])
+    done = run(*command, cut, cwd=tmp_path)
+    check_fails(done, 1, "at 700 bytes; it is cut off")
+    assert done.stderr.startswith(f"wcodec: {cut}: ")
+    assert done.stderr.count(str(cut)) == 1
+
+
 def test_missing_files(tmp_path):
     check_fails(run("encode", tmp_path / "no.safetensors"), 1, "no.safetensors")
     check_fails(run("decode", tmp_path / "no.wcodec"), 1, "no.wcodec")

@@ -131,6 +131,8 @@ def _default_output(input: str, from_suffix: str, to_suffix: str) -> str:
         suffix, other = ("", to_suffix) if to_suffix == ".wcodec" else (from_suffix, "")
         if os.path.basename(path) in ("", ".", ".."):
             raise click.UsageError(f"{input}: name the output with -o")
+    if not os.path.lexists(path):
+        raise FileNotFoundError(2, "no such file", path)
     if not path.endswith(suffix):
         raise click.UsageError(f"{input}: does not end in {suffix}; name the output with -o")
     return path.removesuffix(suffix) + other

@@ -30,7 +30,7 @@ def command(
 
     Of a damaged file every damaged block is named. Exit code 0 if all are sound, 1 if any is not.
     """
-    from wcodec.errors import WcodecError
+    from wcodec.errors import WcodecError, unnamed
     from wcodec.inspection import verify
 
     results = []
@@ -40,14 +40,15 @@ def command(
                 result: dict[str, Any] = {"path": input, "ok": True}
                 result.update(verify(input, fast=fast, threads=threads, progress=progress))
             except (WcodecError, OSError, ValueError) as error:
-                result = {"path": input, "ok": False, "error": " ".join(str(error).split())}
+                result = {"path": input, "ok": False, "error": unnamed(error, input)}
                 result["damage"] = _damage(input, threads)
         results.append(result)
         if as_json:
             continue
         if not result["ok"]:
             for line in [d["error"] for d in result["damage"]] or [result["error"]]:
-                click.echo(f"wcodec: {common.printable(f'{input}: {line}')}", err=True)
+                text = f"{input}: {line.removeprefix(f'{input}: ')}"
+                click.echo(f"wcodec: {common.printable(text)}", err=True)
         elif not quiet:
             layers = f"{result['n_layers']} layers, {result['n_blocks']} blocks"
             click.echo(f"{common.printable(input)}: ok, {layers}")

@@ -33,7 +33,7 @@ from wcodec.container.metadata import Metadata, check_stored_size, unpack_stored
 from wcodec.container.records import Footer, Header, check_crc
 from wcodec.container.scan import Skipped, missing_bytes, scan_records
 from wcodec.container.source import Input, Source, open_input
-from wcodec.errors import CorruptError, FormatError, TruncatedError
+from wcodec.errors import CorruptError, FormatError, TruncatedError, named
 from wcodec.limits import ReadLimits
 
 END_BYTES = 64 << 10  # of each end of the file, read at once: metadata and index of most models
@@ -82,6 +82,9 @@ class Reader:
             layers = self._open_scan() if scan else self._open()
             total = sum(entry.data_bytes for entry in layers.values())
             self._limits.check_total(total, self.file_bytes)
+        except FormatError as error:
+            self.close()
+            raise named(error, source) from None
         except BaseException:
             self.close()
             raise
