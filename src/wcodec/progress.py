@@ -77,6 +77,8 @@ def say(line: str) -> None:
 
 def printable(text: str) -> str:
     """Text from a file as it may be shown on a terminal: control characters escaped."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -30,7 +30,7 @@ ORDERS: dict[str, Callable[[Layer], Any]] = {
 }
 
 
-@dataclass
+@dataclass(slots=True)
 class _Node:
     children: dict[str, _Node] = field(default_factory=dict)
     layer: Layer | None = None
@@ -58,18 +58,14 @@ def tree_lines(layers: Iterable[Layer]) -> Iterator[str]:
     root = _Node()
     for layer in layers:
         node = root
-        _count(node, layer)
         for part in layer["name"].split(SEPARATOR, MAX_DEPTH):
-            node = node.children.setdefault(part, _Node())
-            _count(node, layer)
+            children = node.children
+            node = children.get(part) or children.setdefault(part, _Node())
+            node.n_layers += 1
+            node.data_bytes += layer["data_bytes"]
+            node.bytes += layer["bytes"]
         node.layer = layer
     return _table(HEADINGS, [row for name in root.children for row in _rows(root, name, 0)])
-
-
-def _count(node: _Node, layer: Layer) -> None:
-    node.n_layers += 1
-    node.data_bytes += layer["data_bytes"]
-    node.bytes += layer["bytes"]
 
 
 def _rows(parent: _Node, name: str, depth: int) -> Iterator[Row]:
@@ -123,9 +119,7 @@ def _table(
     headings: Row, rows: Sequence[Row], n_text_columns: int = N_TEXT_COLUMNS
 ) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    sides = "<" * n_text_columns + ">" * (len(headings) - n_text_columns)
+    line = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
     for row in (headings, *rows):
-        cells = [
-            cell.ljust(width) if i < n_text_columns else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
+        yield line.format(*row).rstrip()
