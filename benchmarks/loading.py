@@ -6,8 +6,9 @@ from a slow disk.
 
 Gaussian weights in bf16, layers like those of a transformer. Every side leaves all tensors in fresh
 memory and every byte is read once at the end (safetensors maps the file, so reading is loading
-there; "into fresh memory" reads the plain file instead, as one must to keep or change it). Medians of alternate rounds. A slow disk is a reader that gives out bytes at a set rate;
-safetensors' side reads the plain file through the same reader into fresh tensors.
+there; "into fresh memory" reads the plain file instead, as one must to keep or change tensors).
+Medians of alternate rounds. A slow disk is a reader that gives out bytes at a set rate, the plain
+file's into fresh tensors.
 """
 
 from __future__ import annotations
@@ -107,9 +108,7 @@ def fresh_safetensors(path: str) -> dict[str, torch.Tensor]:
         return read_safetensors(path, fill)
 
 
-def read_safetensors(
-    path: str, fill: Callable[[int, np.ndarray], None]
-) -> dict[str, torch.Tensor]:
+def read_safetensors(path: str, fill: Callable[[int, np.ndarray], None]) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file in fresh memory, huge pages where the system has them."""
     tensors = {}
     with SafetensorsFile(path) as file:

@@ -155,6 +155,21 @@ def plan_edit(
     return replace(plan, shards=shards, indexes=indexes, left_out=left_out)
 
 
+def edit_indexes(
+    plan: CheckpointPlan, edits: Mapping[str, ShardEdit], *, encoded: bool
+) -> CheckpointPlan:
+    """The plan with indexes that fit edited shards, by their paths in the wcodec directory; with
+    `encoded` they are those of a wcodec directory.
+    """
+    indexes = []
+    for target, content in plan.indexes:
+        where = join(plan.source, target)
+        source = decode_index(content, where) if encoded else content
+        edited, _ = _edit_index(source, os.path.dirname(target), edits, where)
+        indexes.append((target, encode_index(edited, where) if encoded else edited))
+    return replace(plan, indexes=indexes)
+
+
 def _edit_index(
     content: bytes, folder: str, edits: Mapping[str, ShardEdit], where: str
 ) -> tuple[bytes, set[str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -20,7 +20,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wcodec.checkpoint import CheckpointPlan, join, plan_decode
+from wcodec.checkpoint import CheckpointPlan, ShardEdit, edit_indexes, join, plan_decode
 from wcodec.codec import batch
 from wcodec.container import (
     KIND_REFERENCE,
@@ -30,6 +30,13 @@ from wcodec.container import (
     Reader,
     SequentialLayer,
     SequentialReader,
+)
+from wcodec.dequantise import (
+    PlainTensor,
+    dequantise,
+    quantised_tensors,
+    scale_name,
+    without_scales,
 )
 from wcodec.directories import Comparison, DiffersError, convert_directory
 from wcodec.dtypes import bits, numpy_dtype
@@ -55,6 +62,7 @@ class DecodeOptions:
     budget: Budget
     limits: ReadLimits
     verbose: bool = False
+    dequantize: bool = False
 
 
 def decode_budget(threads: int | None, max_memory: int | None = None) -> Budget:
@@ -74,6 +82,7 @@ def decode_checkpoint(
     *,
     device: str = "cpu",
     use_gpu: bool = False,
+    dequantize: bool = False,
     threads: int | None = None,
     max_memory: int | None = None,
     limits: ReadLimits | None = None,
@@ -98,6 +107,9 @@ def decode_checkpoint(
     With `resume`, for a file as for a directory, an output that has the right bytes already is
     kept. A directory without `output` gives the arrays of all its shards.
 
+    With `dequantize`, layers that quant_type="int8" made are floats of their former dtype again
+    (scale * integer), and their scales are left out.
+
     `max_memory` bounds what is held at once, in bytes beside the arrays asked for and the index (of
     long names); the default is 512 MiB. `progress` is called with (bytes decoded, bytes in all),
     all being 0 while a pipe has not told it, or is a class like tqdm.tqdm. `verbose` prints a line
@@ -113,13 +125,16 @@ def decode_checkpoint(
         raise NotImplementedError(f"device={device!r} is not built yet; use 'cpu'")
     if use_gpu:
         raise NotImplementedError("use_gpu=True is not built yet; use False")
-    options = DecodeOptions(decode_budget(threads, max_memory), limits or ReadLimits(), verbose)
+    options = DecodeOptions(
+        decode_budget(threads, max_memory), limits or ReadLimits(), verbose, dequantize
+    )
     with watching(progress) as watch:
         if isinstance(input, (str, os.PathLike)) and os.path.isdir(input):
             return _decode_directory(os.fspath(input), output, options, resume, watch)
         started = time.perf_counter()
         if output is None:
             with open_reader(input, options.limits) as reader:
+                _check_dequantizable(reader, options)
                 return _decode_arrays(reader, options, watch)
         statistics = _decode_file(input, output, options, resume, watch)
         return {**statistics, "seconds": time.perf_counter() - started}
@@ -130,6 +145,7 @@ def _decode_file(
 ) -> dict[str, Any]:
     """Write the safetensors file of a wcodec file; returns statistics."""
     with open_reader(input, options.limits) as reader:
+        _check_dequantizable(reader, options)
         if not isinstance(output, (str, os.PathLike)):
             return write_safetensors(reader, output, options, progress)
         if not hasattr(input, "read") and os.path.exists(output):
@@ -161,6 +177,13 @@ def _decode_directory(
         return True
 
     plan = plan_decode(input, options.limits)
+    if options.dequantize:
+        edits = {
+            item.source: _dequantising_edit(join(input, item.source), options)
+            for item in plan.shards
+            if item.source not in plan.broken
+        }
+        plan = edit_indexes(plan, edits, encoded=False)
     if output is None:
         return _decode_shards(plan, options, progress)
     if not isinstance(output, (str, os.PathLike)):
@@ -169,6 +192,17 @@ def _decode_directory(
         plan, os.fspath(output), convert, matches, resume=resume, progress=progress
     )
     return {**statistics, "seconds": time.perf_counter() - started}
+
+
+def _dequantising_edit(path: str, options: DecodeOptions) -> ShardEdit:
+    """What dequantising changes in the shard of a directory."""
+    with Reader(path, limits=options.limits) as reader:
+        quantised = quantised_tensors(reader.metadata.options, reader.layers)
+        scales = [scale_name(name) for name in quantised]
+        growth = sum(
+            tensor.data_bytes - reader.layers[name].data_bytes for name, tensor in quantised.items()
+        ) - sum(reader.layers[name].data_bytes for name in scales)
+        return ShardEdit(scales, [], growth, len(reader.layers) - len(scales))
 
 
 def _decode_shards(
@@ -222,7 +256,27 @@ def _decode_arrays(
             data = memory[start : start + entry.data_bytes]
             arrays[entry.name] = as_array(data, entry.dtype, entry.shape)
             counter.add(len(data))
+    if options.dequantize:
+        _dequantise_arrays(arrays, reader)
     return arrays
+
+
+def _check_dequantizable(reader: Reader | SequentialReader, options: DecodeOptions) -> None:
+    if options.dequantize and isinstance(reader, SequentialReader):
+        raise ValueError("dequantize=True needs a file that can be read at any place, not a pipe")
+
+
+def _dequantise_arrays(arrays: dict[str, NDArray[Any]], reader: Reader) -> None:
+    """Put floats in the place of quantised arrays, and take away the scales."""
+    for name, tensor in quantised_tensors(reader.metadata.options, reader.layers).items():
+        integers = arrays[name].reshape(-1)
+        scales = arrays.pop(scale_name(name))
+        values = np.empty(integers.size, numpy_dtype(tensor.dtype))
+        start = 0
+        for piece in dequantise(integers, 0, scales, tensor):
+            values[start : start + len(piece)] = piece
+            start += len(piece)
+        arrays[name] = values.reshape(tensor.shape)
 
 
 def _decode_array(
@@ -274,11 +328,20 @@ def write_safetensors(
     """Write the safetensors file of a container; returns statistics. Raises CorruptError where its
     header and layers disagree.
     """
-    header = _safetensors_header(reader).encode("utf-8")
-    counter = Counter(progress, _total_bytes(reader))
+    quantised = {}
+    if options.dequantize and isinstance(reader, Reader):
+        quantised = quantised_tensors(reader.metadata.options, reader.layers)
+    header = _safetensors_header(reader, quantised).encode("utf-8")
     _write_all(file, len(header).to_bytes(8, "little") + header)
-    tensors = parse_header(header).tensors
-    for data in _data_in_order(reader, tensors, options):
+    parsed = parse_header(header)
+    tensors = parsed.tensors
+    counter = Counter(progress, 0 if isinstance(reader, SequentialReader) else parsed.data_bytes)
+    if quantised:
+        assert isinstance(reader, Reader)
+        pieces = _dequantised_in_order(reader, tensors, quantised, options)
+    else:
+        pieces = _data_in_order(reader, tensors, options)
+    for data in pieces:
         _write_all(file, data.data)
         counter.add(len(data))
     output_bytes = 8 + len(header) + counter.done
@@ -331,6 +394,31 @@ def _data_in_order(
         yield memory[:size]
 
 
+def _dequantised_in_order(
+    reader: Reader,
+    tensors: list[TensorEntry],
+    quantised: Mapping[str, PlainTensor],
+    options: DecodeOptions,
+) -> Iterator[NDArray[np.uint8]]:
+    """The bytes of the tensors of a canonical header, floats for quantised layers; each piece is
+    valid until the next.
+    """
+    for tensor in tensors:
+        windows = _windows_of(reader, reader.open_layer(tensor.name), options)
+        plain = quantised.get(tensor.name)
+        if plain is None:
+            yield from windows
+            continue
+        layer = reader.open_layer(scale_name(tensor.name))
+        parts = [window.copy() for window in _windows_of(reader, layer, options)]
+        scales = np.concatenate(parts).view(np.float32)
+        start = 0
+        for window in windows:
+            for piece in dequantise(window.view(np.int8), start, scales, plain):
+                yield piece.view(np.uint8)
+            start += len(window)
+
+
 def _windows_of(
     reader: Reader | SequentialReader, layer: Layer | SequentialLayer, options: DecodeOptions
 ) -> Iterator[NDArray[np.uint8]]:
@@ -365,7 +453,9 @@ def _say_layer(layer: LayerHead | IndexEntry, options: DecodeOptions) -> None:
         say(f"{layer.name}  {layer.dtype} {list(layer.shape)}  {coding}  {layer.data_bytes} bytes")
 
 
-def _safetensors_header(reader: Reader | SequentialReader) -> str:
+def _safetensors_header(
+    reader: Reader | SequentialReader, quantised: Mapping[str, PlainTensor]
+) -> str:
     """The header of the file to write: the source's own, else a canonical one."""
     if reader.metadata.source_header is not None:
         return reader.metadata.source_header
@@ -374,7 +464,8 @@ def _safetensors_header(reader: Reader | SequentialReader) -> str:
             "file: made of arrays, so its safetensors header follows from the index at its end; "
             "decode it from a file, or into arrays"
         )
-    return canonical_header(reader.layers.values(), reader.metadata.metadata)
+    tensors = without_scales(reader.layers.values(), quantised)
+    return canonical_header(tensors, reader.metadata.metadata)
 
 
 def _target_of(reader: Reader | SequentialReader, head: LayerHead) -> Layer:

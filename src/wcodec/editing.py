@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -19,6 +19,7 @@ from wcodec.codec.plan import DEFAULT_BLOCK_ELEMENTS
 from wcodec.codec.spatial import SpatialOptions
 from wcodec.container import IndexEntry, Metadata, Reader, Writer
 from wcodec.decode import Path
+from wcodec.dequantise import QUANTISED, scale_name
 from wcodec.directories import convert_directory, copy_file
 from wcodec.encode import EncodeOptions, encode_budget, encode_layer
 from wcodec.layers import Layers, bytes_of
@@ -119,9 +120,10 @@ def _edit_file(
 ) -> dict[str, Any]:
     """Write the file that has this edit; returns both sizes."""
     reader, gone = edit.reader, {*edit.removed, *edit.new}
+    metadata = without_source(reader.metadata, reader.layers.keys() - gone)
     with (
         publish(output, force=True) as file,
-        Writer(file, metadata=without_source(reader.metadata)) as writer,
+        Writer(file, metadata=metadata) as writer,
     ):
         for name, entry in reader.layers.items():
             if name in edit.new:
@@ -166,15 +168,24 @@ def _options(threads: int | None) -> EncodeOptions:
     return EncodeOptions("default", SpatialOptions(), DEFAULT_BLOCK_ELEMENTS, True, budget)
 
 
-def without_source(metadata: Metadata) -> Metadata:
-    """The metadata of a file with other layers than its source: it keeps the source's text map."""
+def without_source(metadata: Metadata, unchanged: Collection[str]) -> Metadata:
+    """The metadata of a file with other layers than its source, and those `unchanged`: it keeps the
+    source's text map.
+    """
     kept: dict[str, str] = {}
+    options = dict(metadata.options)
+    if isinstance(quantised := options.get(QUANTISED), dict):
+        options[QUANTISED] = {
+            name: dtype
+            for name, dtype in quantised.items()
+            if name in unchanged and scale_name(name) in unchanged
+        }
     if metadata.source_header is not None:
         kept = parse_header(metadata.source_header.encode("utf-8")).metadata or {}
     return Metadata(
         wcodec_version=__version__,
         model_name=metadata.model_name,
-        options=metadata.options,
+        options=options,
         metadata={**kept, **metadata.metadata},
         duplicates=metadata.duplicates,
     )

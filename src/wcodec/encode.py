@@ -13,15 +13,16 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wcodec._version import __version__
-from wcodec.checkpoint import plan_encode
+from wcodec.checkpoint import ShardEdit, edit_indexes, join, plan_encode
 from wcodec.codec import batch
 from wcodec.codec.layout import Window
 from wcodec.codec.plan import (
@@ -37,6 +38,7 @@ from wcodec.codec.spatial import SpatialOptions
 from wcodec.codec.structure import group_rows
 from wcodec.container import LayerHead, Metadata, Reader, Writer
 from wcodec.decode import DecodeOptions, decode_budget, write_safetensors
+from wcodec.dequantise import QUANTISED, scale_name
 from wcodec.directories import Comparison, DiffersError, convert_directory
 from wcodec.dtypes import bits, data_bits
 from wcodec.errors import FormatError
@@ -44,6 +46,7 @@ from wcodec.limits import ReadLimits
 from wcodec.memory import MIN_WINDOW_BYTES, Budget, budget
 from wcodec.progress import Counter, Progress, say, size_change, watching
 from wcodec.publication import publish
+from wcodec.quantise import QUANT_TYPES, is_quantisable, metadata_of, quantise
 from wcodec.safetensors_file import SafetensorsFile
 from wcodec.sources import (
     ArrayTensor,
@@ -96,9 +99,12 @@ class _Request:
     duplicates: bool
     max_memory: int | None
     verbose: bool
+    quant_type: str | None
 
-    def metadata_of(self, header: str | None) -> Metadata:
-        """The metadata of the file made of a source with this header."""
+    def metadata_of(
+        self, header: str | None, quantised: Mapping[str, Any] = MappingProxyType({})
+    ) -> Metadata:
+        """The metadata of the file made of a source with this header, or of a quantised one."""
         return Metadata(
             wcodec_version=__version__,
             model_name=self.model_name,
@@ -106,10 +112,22 @@ class _Request:
                 "level": self.options.level,
                 "block_elements": self.options.block_elements,
                 **self.options.spatial.recorded(),
+                **quantised,
             },
             metadata=dict(self.metadata),
             duplicates=self.duplicates,
             source_header=header,
+        )
+
+    def quantise(self, source: Source) -> tuple[Source, Metadata]:
+        """A source to encode and the metadata of its file."""
+        if self.quant_type is None:
+            return source, self.metadata_of(source.header)
+        quantised, dtypes = quantise(source)
+        options = {"quant_type": self.quant_type, QUANTISED: dtypes}
+        metadata = self.metadata_of(None, options)
+        return quantised, replace(
+            metadata, metadata={**metadata_of(source.header), **metadata.metadata}
         )
 
 
@@ -134,7 +152,8 @@ def encode_checkpoint(
     verbose: bool = False,
     progress: Progress | type | None = None,
 ) -> dict[str, Any]:
-    """Encode a checkpoint losslessly into a wcodec file, or a directory into a wcodec directory.
+    """Encode a checkpoint into a wcodec file, or a directory into a wcodec directory; losslessly
+    unless `quant_type` is given.
 
     `input` is the path of a safetensors file; a binary file object that gives one, read once front
     to back; a dict of numpy arrays (ml_dtypes for bfloat16 and fp8); an iterable of (name, array),
@@ -151,6 +170,11 @@ def encode_checkpoint(
     `tile_size` (4, 8, 16, 32 or 64), `predictors` (some of none, left, top, avg, planar, median)
     and `transforms` (some of none, dct, adst, hadamard; only in tiles from 8 up) restrict what the
     spatial coding of integer tensors may use (default: 16 and all).
+
+    `quant_type="int8"` quantises first, which loses precision: of each tensor of F16, BF16 or F32
+    with two axes or more, `name` becomes an I8 tensor and `name.scale` an F32 one with a scale for
+    each index of the first axis (largest magnitude / 127); others stay. Decoding gives these, or
+    with dequantize=True floats again. The input is a path or a dict then.
 
     `block_elements` is the aimed number of elements of a block (default 131072). `metadata` maps
     text to text; for arrays it also becomes the `__metadata__` of the safetensors file that
@@ -175,10 +199,10 @@ def encode_checkpoint(
     for key, value in (metadata or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"metadata maps {key!r} to {value!r}, expected text to text")
-    if quant_type is not None:
-        raise NotImplementedError(
-            f"quant_type={quant_type!r} is not built yet; use None (lossless)"
-        )
+    if quant_type is not None and quant_type not in QUANT_TYPES:
+        raise ValueError(f"quant_type is {quant_type!r}, expected None or {QUANT_TYPES[0]!r}")
+    if quant_type is not None and resume:
+        raise ValueError("resume compares with the source, which a quantised file does not give")
     options = EncodeOptions(
         level=level,
         spatial=SpatialOptions.of(tile_size, predictors, transforms),
@@ -192,7 +216,9 @@ def encode_checkpoint(
         raise ValueError("duplicates=True needs an input that can be read again")
     if duplicates is None:
         duplicates = path is not None and not once
-    request = _Request(options, model_name, dict(metadata or {}), duplicates, max_memory, verbose)
+    request = _Request(
+        options, model_name, dict(metadata or {}), duplicates, max_memory, verbose, quant_type
+    )
     if isinstance(input, (str, os.PathLike)) and os.path.isdir(input):
         if path is None:
             raise ValueError("the output of a directory is a directory, expected a path")
@@ -222,9 +248,9 @@ def _encode_file(
             target = stack.enter_context(publish(path, force=True))
         else:
             source = stack.enter_context(open_source(input))
-        metadata = request.metadata_of(source.header)
+        to_encode, metadata = request.quantise(source)
         rows, output_bytes = encode_tensors(
-            source, target, metadata, request.options, request.verbose, progress
+            to_encode, target, metadata, request.options, request.verbose, progress
         )
     seconds = time.perf_counter() - started
     return _statistics(rows, source.file_bytes, output_bytes, seconds, request.verbose)
@@ -248,10 +274,28 @@ def _encode_directory(
         return _gives_back(target, source, request, progress)
 
     plan = plan_encode(input, all_files=all_files)
+    if request.quant_type is not None:
+        edits = {
+            item.target: _quantising_edit(join(input, item.source))
+            for item in plan.shards
+            if item.source not in plan.broken
+        }
+        plan = edit_indexes(plan, edits, encoded=True)
     statistics = convert_directory(plan, output, convert, matches, resume=resume, progress=progress)
     ratio = statistics["input_bytes"] / statistics["output_bytes"]
     seconds = time.perf_counter() - started
     return {**statistics, "compression_ratio": ratio, "seconds": seconds}
+
+
+def _quantising_edit(path: str) -> ShardEdit:
+    """What quantising changes in the shard of a directory."""
+    with SafetensorsFile(path) as file:
+        matrices = [tensor for tensor in file.tensors if is_quantisable(tensor)]
+        growth = sum(
+            prod(tensor.shape) + 4 * tensor.shape[0] - tensor.data_bytes for tensor in matrices
+        )
+        added = [scale_name(tensor.name) for tensor in matrices]
+        return ShardEdit([], added, growth, len(file.tensors) + len(added))
 
 
 def _gives_back(path: str, source: Path, request: _Request, progress: Progress | None) -> bool:

@@ -155,4 +155,4 @@ def _metadata_for(reader: Reader, whole: list[IndexEntry]) -> Metadata:
         tensors = parse_header(metadata.source_header.encode("utf-8")).tensors
         if [tensor.name for tensor in tensors] == [entry.name for entry in whole]:
             return metadata
-    return without_source(metadata)
+    return without_source(metadata, {entry.name for entry in whole})

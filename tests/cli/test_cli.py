@@ -299,7 +299,7 @@ def test_unnamed_output(tmp_path):
         (["--predictors", "top,west"], ["predictors", "'west'"]),
         (["--transforms", ""], ["transforms", "''"]),
         (["--tile-size", "5"], ["tile_size"]),
-        (["--quant-type", "int8"], ["quant_type='int8'", "not built"]),
+        (["--quant-type", "int3"], ["quant_type", "'int3'"]),
         (["--block-elements", "10"], ["block_elements"]),
         (["--metadata", "novalue"], ["KEY=VALUE"]),
         (["-T", "0"], ["-T"]),
@@ -390,7 +390,7 @@ def test_scripts(model, tmp_path):
     done = subprocess.run([*decode, "--device", "cpu"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert digest(restored) == digest(model)
-    for options in (["--quant-type", "int8"], ["--tile-size", "33"]):
+    for options in (["--quant-type", "int3"], ["--tile-size", "33"]):
         assert subprocess.run([*encode, *options], capture_output=True).returncode != 0
     for options in (["--device", "cuda"], ["--use-gpu"]):
         assert subprocess.run([*decode, *options], capture_output=True).returncode != 0

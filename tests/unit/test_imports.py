@@ -19,6 +19,7 @@ CODEC = LEAVES | {"zstd_frame", "codec"}
 WINDOWS = CONTAINER | CODEC | {"windows"}
 DECODE = WINDOWS | {
     "checkpoint",
+    "dequantise",
     "directories",
     "progress",
     "publication",
@@ -50,7 +51,9 @@ ALLOWED = {
     "windows": WINDOWS,
     "runs": WINDOWS,
     "decode": DECODE,
-    "encode": DECODE | {"decode", "sources"},
+    "dequantise": LEAVES | {"safetensors_file"},
+    "quantise": LEAVES | {"dequantise", "safetensors_file", "sources"},
+    "encode": DECODE | {"decode", "quantise", "sources"},
     "slices": WINDOWS,
     "indexing": {"errors", "slices"},
     "tensor_files": DECODE | {"decode", "inspection", "slices"},

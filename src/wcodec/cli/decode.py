@@ -18,6 +18,7 @@ from wcodec.cli import common
 @common.max_memory_option
 @click.option("--device", default="cpu", show_default=True, help="Where to decode.")
 @click.option("--use-gpu", is_flag=True, help="Decode on the GPU.")
+@click.option("--dequantize", is_flag=True, help="Make floats of what --quant-type made.")
 @common.resume_option
 @common.verbose_option
 @common.progress_option
@@ -31,6 +32,7 @@ def command(
     max_memory: int | None,
     device: str,
     use_gpu: bool,
+    dequantize: bool,
     resume: bool,
     verbose: bool,
     progress_kind: str,
@@ -55,6 +57,7 @@ def command(
                 output,
                 device=device,
                 use_gpu=use_gpu,
+                dequantize=dequantize,
                 threads=threads,
                 max_memory=max_memory,
                 resume=resume,

@@ -22,7 +22,7 @@ from wcodec.cli import common
 @click.option("--transforms", metavar="A,B...", help="Of the spatial coding [default: all].")
 @click.option("--block-elements", type=int, help="Aimed elements of a block [default: 131072].")
 @click.option("--model-name", help="Name to write into the metadata.")
-@click.option("--quant-type", help="Quantise first (lossy).")
+@click.option("--quant-type", help="Quantise matrices of floats first, which is lossy: int8.")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", help="User metadata; repeatable.")
 @click.option("--verify/--no-verify", default=True, help="Decode each block again and compare.")
 @click.option("--all-files", is_flag=True, help="Of a directory, copy redundant weight files, too.")
