@@ -113,4 +113,23 @@ void decode_blocks(const Batch& batch, uint8_t family) {
         &job);
 }
 
+void describe_blocks(const Batch& batch, uint8_t family, const DeviceBatch& device) {
+    StreamDescriptor* streams = device.streams;
+    CopyDescriptor* copies = device.copies;
+    for (size_t i = 0; i < batch.n_blocks; ++i) {
+        const BlockDescriptor& block = batch.descriptors[i];
+        const DevicePlace place{device.data + block.data_offset + BLOCK_HEADER_BYTES,
+                                device.matrix + block.matrix_offset,
+                                block.row_stride,
+                                block.rows,
+                                block.cols,
+                                batch.unit_bytes};
+        const BlockHeader& header = batch.headers[i];
+        batch.statuses[i] =
+            describe_block(batch.data + block.data_offset, header, family, place, streams, copies);
+        streams += header.n_streams;
+        copies += header.n_streams == 0 ? 1 : 0;
+    }
+}
+
 }  // namespace wcodec

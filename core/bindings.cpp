@@ -136,6 +136,17 @@ uint64_t check_matrix(const BlockDescriptor* blocks, size_t n_blocks, const uint
     return max_units;
 }
 
+// Every block, and the slack behind it, lies inside the data.
+void check_data(const BlockDescriptor* blocks, const BlockHeader* headers, size_t n_blocks,
+                uint64_t data_bytes) {
+    for (size_t i = 0; i < n_blocks; ++i) {
+        check(headers[i].payload_bytes <= MAX_BLOCK_BYTES, "a payload is too large");
+        const uint64_t size = block_bytes(headers[i].payload_bytes) + READ_SLACK_BYTES;
+        check(blocks[i].data_offset <= data_bytes && size <= data_bytes - blocks[i].data_offset,
+              "a block and its slack lie outside the data");
+    }
+}
+
 // Index and status of every block that is not OK.
 std::vector<std::pair<size_t, uint32_t>> failures(const std::vector<Status>& statuses) {
     std::vector<std::pair<size_t, uint32_t>> found;
@@ -224,12 +235,7 @@ Failures decode_blocks_py(nb::handle data_object, nb::handle headers_object, uin
     check(n_headers == n_blocks, "there are not as many headers as blocks");
     const uint64_t max_units =
         check_matrix(blocks, n_blocks, rows, n_row_index, matrix.size(), unit_bytes);
-    for (size_t i = 0; i < n_blocks; ++i) {
-        check(headers_in[i].payload_bytes <= MAX_BLOCK_BYTES, "a payload is too large");
-        const uint64_t size = block_bytes(headers_in[i].payload_bytes) + READ_SLACK_BYTES;
-        check(blocks[i].data_offset <= data.size() && size <= data.size() - blocks[i].data_offset,
-              "a block and its slack lie outside the data");
-    }
+    check_data(blocks, headers_in, n_blocks, data.size());
 
     const size_t scratch_bytes = decode_scratch_bytes(family, max_units, unit_bytes);
     threads = std::min(threads, std::max<size_t>(n_blocks, 1));
@@ -240,6 +246,45 @@ Failures decode_blocks_py(nb::handle data_object, nb::handle headers_object, uin
         decode_blocks({matrix.data(), unit_bytes, blocks, n_blocks, rows, data.data(), headers_in,
                        statuses.data(), threads, scratch.get(), scratch_bytes},
                       family);
+    }
+    return failures(statuses);
+}
+
+Failures describe_blocks_py(nb::handle data_object, nb::handle headers_object, uint8_t family,
+                            nb::handle descriptors_object, uint64_t matrix_bytes,
+                            uint32_t unit_bytes, uint64_t data_address, uint64_t matrix_address,
+                            nb::handle streams_object, nb::handle copies_object) {
+    const Buffer data(data_object, false);
+    const Buffer headers(headers_object, false);
+    const Buffer descriptors(descriptors_object, false);
+    const Buffer streams(streams_object, true);
+    const Buffer copies(copies_object, true);
+    size_t n_blocks, n_headers, n_streams, n_copies;
+    const auto* blocks = descriptors.array<const BlockDescriptor>(n_blocks, "descriptors");
+    auto* headers_in = headers.array<BlockHeader>(n_headers, "headers");
+    auto* streams_out = streams.array<StreamDescriptor>(n_streams, "streams");
+    auto* copies_out = copies.array<CopyDescriptor>(n_copies, "copies");
+
+    check_unit_bytes(unit_bytes);
+    check(n_headers == n_blocks, "there are not as many headers as blocks");
+    check(data_address % BLOCK_ALIGNMENT == 0, "data_address is not a multiple of 16");
+    check_matrix(blocks, n_blocks, nullptr, 0, matrix_bytes, unit_bytes);
+    check_data(blocks, headers_in, n_blocks, data.size());
+    size_t streams_needed = 0, copies_needed = 0;
+    for (size_t i = 0; i < n_blocks; ++i) {
+        check(blocks[i].row_index_first == NO_ROW_INDEX, "a block has a row index");
+        check(blocks[i].data_offset % BLOCK_ALIGNMENT == 0, "a block is not at a multiple of 16");
+        streams_needed += headers_in[i].n_streams;
+        copies_needed += headers_in[i].n_streams == 0 ? 1 : 0;
+    }
+    check(n_streams == streams_needed && n_copies == copies_needed,
+          "there is not room for just the streams and copies of the headers");
+    std::vector<Status> statuses(n_blocks);
+    {
+        nb::gil_scoped_release release;
+        describe_blocks({nullptr, unit_bytes, blocks, n_blocks, nullptr, data.data(), headers_in,
+                         statuses.data(), 1, nullptr, 0},
+                        family, {data_address, matrix_address, streams_out, copies_out});
     }
     return failures(statuses);
 }
@@ -345,6 +390,15 @@ NB_MODULE(_core, m) {
                   "object, row_index: object, "
                   "matrix: object, unit_bytes: int, threads: int) -> list[tuple[int, int]]"),
           "Check blocks and decode them into matrix. Returns the (block, status) of each failure.");
+    m.def("describe_blocks", describe_blocks_py, nb::arg("data"), nb::arg("headers"),
+          nb::arg("family"), nb::arg("descriptors"), nb::arg("matrix_bytes"), nb::arg("unit_bytes"),
+          nb::arg("data_address"), nb::arg("matrix_address"), nb::arg("streams"), nb::arg("copies"),
+          nb::sig("def describe_blocks(data: object, headers: object, family: int, descriptors: "
+                  "object, matrix_bytes: int, unit_bytes: int, data_address: int, matrix_address: "
+                  "int, streams: object, copies: object) -> list[tuple[int, int]]"),
+          "Check blocks and fill in what a GPU needs to decode them, its data and matrix being at "
+          "these addresses: a StreamDescriptor for each stream of a header, a CopyDescriptor for "
+          "each block without. Returns the (block, status) of each failure.");
     m.def("sample_spatial", sample_spatial, nb::arg("matrix"), nb::arg("cols"),
           nb::arg("unit_bytes"), nb::arg("form"), nb::arg("tile_log2"), nb::arg("predictor_set"),
           nb::arg("transform_set"), nb::arg("n_tiles"),
@@ -398,6 +452,11 @@ NB_MODULE(_core, m) {
         {"NO_ROW_INDEX", NO_ROW_INDEX},
         {"HEADER_MISMATCH", static_cast<uint64_t>(Status::HEADER_MISMATCH)},
         {"CRC_MISMATCH", static_cast<uint64_t>(Status::CRC_MISMATCH)},
+        {"STREAM_NOT_CONSUMED", static_cast<uint64_t>(Status::STREAM_NOT_CONSUMED)},
+        {"BAD_FINAL_STATE", static_cast<uint64_t>(Status::BAD_FINAL_STATE)},
+        {"STREAM_STATUS_STATES", STATUS_STATES},
+        {"STREAM_DESCRIPTOR_BYTES", sizeof(StreamDescriptor)},
+        {"COPY_DESCRIPTOR_BYTES", sizeof(CopyDescriptor)},
     };
     for (const auto& [name, value] : constants) m.attr(name) = value;
 

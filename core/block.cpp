@@ -292,18 +292,23 @@ Status parse_rans16(const uint8_t* payload, uint64_t payload_bytes, Form form, u
     return padding_zero ? Status::OK : Status::PADDING_NOT_ZERO;
 }
 
-Status decode_rans16(const uint8_t* payload, const BlockHeader& header, const BlockView& view,
-                     uint8_t* scratch, const DecodeHints& hints) {
+// Check header and payload of a rans16 block, and find the parts of the payload.
+Status open_rans16(const uint8_t* payload, const BlockHeader& header, uint64_t n, uint32_t w,
+                   Rans16Payload& parsed) {
     if (header.form == FORM_NONE || header.form >= N_FORMS) return Status::BAD_FORM;
     const Form form = static_cast<Form>(header.form);
-    if (FIELD_MAPS[form].unit_bytes != view.unit_bytes) return Status::BAD_FORM;
+    if (FIELD_MAPS[form].unit_bytes != w) return Status::BAD_FORM;
     if (header.n_streams != 1 && header.n_streams != 2 && header.n_streams != 4)
         return Status::BAD_N_STREAMS;
+    return parse_rans16(payload, header.payload_bytes, form, header.n_streams, n, parsed);
+}
 
+Status decode_rans16(const uint8_t* payload, const BlockHeader& header, const BlockView& view,
+                     uint8_t* scratch, const DecodeHints& hints) {
     const uint64_t n = view.n_units();
+    const Form form = static_cast<Form>(header.form);
     Rans16Payload parsed;
-    const Status status =
-        parse_rans16(payload, header.payload_bytes, form, header.n_streams, n, parsed);
+    const Status status = open_rans16(payload, header, n, view.unit_bytes, parsed);
     if (status != Status::OK) return status;
 
     // Steps are written in place where each lies within one row: in contiguous blocks, and in those
@@ -329,6 +334,29 @@ Status decode_rans16(const uint8_t* payload, const BlockHeader& header, const Bl
                     n % LANES * view.unit_bytes);
     if (!in_place) scatter_rows(scratch, view);
     return Status::OK;
+}
+
+// Check all of a block that does not depend on its coding.
+Status check_frame(const uint8_t* from, const BlockHeader& header) {
+    if (std::memcmp(from, &header, sizeof header) != 0) return Status::HEADER_MISMATCH;
+    const uint8_t* payload = from + BLOCK_HEADER_BYTES;
+    const uint64_t padded = align_up(header.payload_bytes, BLOCK_ALIGNMENT);
+    const uint32_t crc = kernels().crc32(from + sizeof header.crc,
+                                         BLOCK_HEADER_BYTES - sizeof header.crc + padded, 0);
+    if (crc != header.crc) return Status::CRC_MISMATCH;
+    if (header.reserved != 0) return Status::RESERVED_NOT_ZERO;
+    return all_zero(payload + header.payload_bytes, payload + padded) ? Status::OK
+                                                                      : Status::PADDING_NOT_ZERO;
+}
+
+// Check the header of a block of coding raw or constant, of n units.
+Status check_plain(const BlockHeader& header, uint64_t n, uint32_t w) {
+    if (header.coding != CODING_RAW && header.coding != CODING_CONSTANT) return Status::BAD_CODING;
+    if (header.form != 0) return Status::BAD_FORM;
+    if (header.n_streams != 0) return Status::BAD_N_STREAMS;
+    return header.payload_bytes == (header.coding == CODING_RAW ? n * w : w)
+               ? Status::OK
+               : Status::BAD_PAYLOAD_BYTES;
 }
 
 }  // namespace
@@ -387,15 +415,9 @@ Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t
 
 Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t family,
                     const BlockView& view, uint8_t* scratch, const DecodeHints& hints) {
-    if (std::memcmp(from, &header, sizeof header) != 0) return Status::HEADER_MISMATCH;
+    const Status frame = check_frame(from, header);
+    if (frame != Status::OK) return frame;
     const uint8_t* payload = from + BLOCK_HEADER_BYTES;
-    const uint64_t padded = align_up(header.payload_bytes, BLOCK_ALIGNMENT);
-    const uint32_t crc = kernels().crc32(from + sizeof header.crc,
-                                         BLOCK_HEADER_BYTES - sizeof header.crc + padded, 0);
-    if (crc != header.crc) return Status::CRC_MISMATCH;
-    if (header.reserved != 0) return Status::RESERVED_NOT_ZERO;
-    if (!all_zero(payload + header.payload_bytes, payload + padded))
-        return Status::PADDING_NOT_ZERO;
 
     if (header.coding == family && (family == CODING_LZ || family == CODING_ROW_GROUPS)) {
         if (header.form > 1) return Status::BAD_FORM;
@@ -414,15 +436,60 @@ Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t fami
         if (status == Status::OK && !view.contiguous()) scatter_rows(scratch, view);
         return status;
     }
-    if (header.coding != CODING_RAW && header.coding != CODING_CONSTANT) return Status::BAD_CODING;
-    if (header.form != 0) return Status::BAD_FORM;
-    if (header.n_streams != 0) return Status::BAD_N_STREAMS;
+    const Status status = check_plain(header, view.n_units(), view.unit_bytes);
+    if (status != Status::OK) return status;
     if (header.coding == CODING_RAW) {
-        if (header.payload_bytes != view.n_bytes()) return Status::BAD_PAYLOAD_BYTES;
         scatter_rows(payload, view);
     } else {
-        if (header.payload_bytes != view.unit_bytes) return Status::BAD_PAYLOAD_BYTES;
         fill_rows(payload, view);
+    }
+    return Status::OK;
+}
+
+Status describe_block(const uint8_t* from, const BlockHeader& header, uint8_t family,
+                      const DevicePlace& place, StreamDescriptor* streams, CopyDescriptor* copy) {
+    const Status frame = check_frame(from, header);
+    if (frame != Status::OK) return frame;
+    const uint8_t* payload = from + BLOCK_HEADER_BYTES;
+    const uint64_t n = uint64_t(place.rows) * place.cols;
+    const uint32_t w = place.unit_bytes;
+    if (header.coding != CODING_RANS16 || family != CODING_RANS16) {
+        const Status status = check_plain(header, n, w);
+        if (status != Status::OK) return status;
+        *copy = {place.payload,
+                 place.output,
+                 place.row_stride,
+                 place.cols * w,
+                 place.rows,
+                 header.coding == CODING_CONSTANT ? w : 0,
+                 0};
+        return Status::OK;
+    }
+    Rans16Payload parsed;
+    const Status status = open_rans16(payload, header, n, w, parsed);
+    if (status != Status::OK) return status;
+    const auto offset = [payload](const uint8_t* part) {
+        return static_cast<uint32_t>(part - payload);
+    };
+    const uint32_t step_bytes = step_raw_bytes(FIELD_MAPS[header.form]);
+    for (uint32_t s = 0; s < header.n_streams; ++s) {
+        const DecodeStream& stream = parsed.streams[s];
+        const uint64_t first_raw = stream.first_step * step_bytes;
+        streams[s] = {place.payload,
+                      place.output,
+                      place.row_stride,
+                      place.cols,
+                      RANS16_HEAD_BYTES + STREAM_SIZES_BYTES * header.n_streams,
+                      offset(stream.states),
+                      offset(stream.bytes_end) - offset(stream.bytes),
+                      offset(stream.escapes),
+                      static_cast<uint32_t>(stream.n_escapes),
+                      offset(parsed.raw + first_raw),
+                      static_cast<uint32_t>(stream.first_step),
+                      static_cast<uint32_t>(stream.n_steps),
+                      static_cast<uint16_t>(s + 1 == header.n_streams ? n % LANES : 0),
+                      payload[0],
+                      payload[1]};
     }
     return Status::OK;
 }

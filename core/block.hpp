@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "bytes.hpp"
+#include "gpu_descriptors.hpp"
 #include "kernels.hpp"
 #include "status.hpp"
 #include "stream_format.hpp"
@@ -82,5 +83,21 @@ Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t
 // READ_SLACK_BYTES behind the block must be readable.
 Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t family,
                     const BlockView& view, uint8_t* scratch, const DecodeHints& hints = {});
+
+// Where a GPU finds the payload of a block and puts its units.
+struct DevicePlace {
+    uint64_t payload;     // address, a multiple of 16
+    uint64_t output;      // address of the first unit
+    uint64_t row_stride;  // bytes
+    uint32_t rows;
+    uint32_t cols;
+    uint32_t unit_bytes;
+};
+
+// Check the block at `from` as decode_block() does, but for the bytes of its streams and escapes,
+// and say what a GPU needs to decode it: header.n_streams `streams` of a rans16 block, or one
+// `copy` of one without streams. Other codings are BAD_CODING.
+Status describe_block(const uint8_t* from, const BlockHeader& header, uint8_t family,
+                      const DevicePlace& place, StreamDescriptor* streams, CopyDescriptor* copy);
 
 }  // namespace wcodec

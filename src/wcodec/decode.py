@@ -13,9 +13,9 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ from wcodec.dequantise import (
 )
 from wcodec.directories import Comparison, DiffersError, convert_directory
 from wcodec.dtypes import bits, numpy_dtype
-from wcodec.errors import CorruptError, LimitError
+from wcodec.errors import CorruptError, DeviceError, LimitError
 from wcodec.limits import ReadLimits
 from wcodec.memory import Budget, budget
 from wcodec.progress import Counter, Progress, say, size_change, watching
@@ -49,7 +49,11 @@ from wcodec.runs import RunDecoder, group_runs, is_small
 from wcodec.safetensors_file import TensorEntry, canonical_header, parse_header
 from wcodec.windows import decode_windows
 
+if TYPE_CHECKING:
+    from wcodec.cuda.device import Device
+
 ARRAY_ALIGNMENT = batch.STREAMING_ALIGNMENT
+DEVICE_BYTES = 256 << 20  # of layers that a GPU decodes before they are written to a file
 KEPT_BYTES = 16 << 20  # a decompressed block of coding lz, and once more unshuffled
 
 Path = str | os.PathLike[str]
@@ -63,6 +67,7 @@ class DecodeOptions:
     limits: ReadLimits
     verbose: bool = False
     dequantize: bool = False
+    device: str = "cpu"
 
 
 def decode_budget(threads: int | None, max_memory: int | None = None) -> Budget:
@@ -107,6 +112,9 @@ def decode_checkpoint(
     With `resume`, for a file as for a directory, an output that has the right bytes already is
     kept. A directory without `output` gives the arrays of all its shards.
 
+    `device="cuda"` (or "cuda:1" ...; `use_gpu` means "cuda", too) decodes on a GPU and gives torch
+    tensors there; with `output` it writes what the GPU has decoded. See docs/guide/gpu.md.
+
     With `dequantize`, layers that quant_type="int8" made are floats of their former dtype again
     (scale * integer), and their scales are left out.
 
@@ -116,17 +124,17 @@ def decode_checkpoint(
     a layer to stderr.
 
     Raises TruncatedError, CorruptError (naming layer and block), UnsupportedError or LimitError
-    (see ReadLimits), OSError from the file system, NotImplementedError for `device` other than
-    "cpu" and for `use_gpu`, which are not built yet. PartialError if some files of a directory
-    fail: the others are there, but no index. ValueError for an output that is the input or in it,
-    and for less `max_memory` than the least that the message names.
+    (see ReadLimits), OSError from the file system, DeviceError where the device is missing or
+    fails. PartialError if some files of a directory fail: the others are there, but no index.
+    ValueError for an output that is the input or in it, and for less `max_memory` than the least
+    that the message names.
     """
-    if device != "cpu":
-        raise NotImplementedError(f"device={device!r} is not built yet; use 'cpu'")
-    if use_gpu:
-        raise NotImplementedError("use_gpu=True is not built yet; use False")
+    if use_gpu and device == "cpu":
+        device = "cuda"
+    if device != "cpu" and dequantize:
+        raise ValueError(f"dequantize=True is done by the CPU, but device is {device!r}")
     options = DecodeOptions(
-        decode_budget(threads, max_memory), limits or ReadLimits(), verbose, dequantize
+        decode_budget(threads, max_memory), limits or ReadLimits(), verbose, dequantize, device
     )
     with watching(progress) as watch:
         if isinstance(input, (str, os.PathLike)) and os.path.isdir(input):
@@ -134,7 +142,7 @@ def decode_checkpoint(
         started = time.perf_counter()
         if output is None:
             with open_reader(input, options.limits) as reader:
-                _check_dequantizable(reader, options)
+                _check_random_access(reader, options)
                 return _decode_arrays(reader, options, watch)
         statistics = _decode_file(input, output, options, resume, watch)
         return {**statistics, "seconds": time.perf_counter() - started}
@@ -145,7 +153,7 @@ def _decode_file(
 ) -> dict[str, Any]:
     """Write the safetensors file of a wcodec file; returns statistics."""
     with open_reader(input, options.limits) as reader:
-        _check_dequantizable(reader, options)
+        _check_random_access(reader, options)
         if not isinstance(output, (str, os.PathLike)):
             return write_safetensors(reader, output, options, progress)
         if not hasattr(input, "read") and os.path.exists(output):
@@ -233,6 +241,8 @@ def open_reader(input: Path | IO[bytes], limits: ReadLimits) -> Iterator[Reader 
 def _decode_arrays(
     reader: Reader | SequentialReader, options: DecodeOptions, progress: Progress | None
 ) -> dict[str, NDArray[Any]]:
+    if options.device != "cpu" and isinstance(reader, Reader):
+        return _decode_tensors(reader, options, progress)
     counter = Counter(progress, _total_bytes(reader))
     arrays: dict[str, NDArray[Any]] = {}
     if isinstance(reader, SequentialReader):
@@ -261,9 +271,54 @@ def _decode_arrays(
     return arrays
 
 
-def _check_dequantizable(reader: Reader | SequentialReader, options: DecodeOptions) -> None:
-    if options.dequantize and isinstance(reader, SequentialReader):
-        raise ValueError("dequantize=True needs a file that can be read at any place, not a pipe")
+def _check_random_access(reader: Reader | SequentialReader, options: DecodeOptions) -> None:
+    if isinstance(reader, SequentialReader) and (options.dequantize or options.device != "cpu"):
+        raise ValueError(
+            "dequantize=True and other devices need a file that can be read at any place, not a "
+            "pipe"
+        )
+
+
+def _gpu_of(options: DecodeOptions) -> Device | None:
+    """The GPU that the options ask for. Raises DeviceError where there is none."""
+    if options.device == "cpu":
+        return None
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise DeviceError(
+            f"device {options.device!r} needs torch: pip install wcodec[torch]"
+        ) from None
+    from wcodec.cuda.device import device_for
+
+    return device_for(options.device)
+
+
+def _decode_tensors(
+    reader: Reader, options: DecodeOptions, progress: Progress | None
+) -> dict[str, Any]:
+    """The torch tensors of all layers, on the device of the options."""
+    gpu = _gpu_of(options)
+    import torch
+
+    from wcodec.torch_tensors import typed
+
+    tensors = {}
+    if gpu is None:
+        for name, array in _decode_arrays(reader, replace(options, device="cpu"), progress).items():
+            data = torch.from_numpy(array.reshape(-1).view(np.uint8)).to(options.device)
+            tensors[name] = typed(data, reader.layers[name].dtype, reader.layers[name].shape)
+        return tensors
+    from wcodec.cuda.decoder import Decoder
+
+    counter = Counter(progress, _total_bytes(reader))
+    with Decoder(gpu, options.budget) as decoder:
+        for name, entry in reader.layers.items():
+            _say_layer(entry, options)
+            tensors[name] = typed(decoder.decode_named(reader, name), entry.dtype, entry.shape)
+            counter.add(entry.data_bytes)
+        decoder.finish()
+    return tensors
 
 
 def _dequantise_arrays(arrays: dict[str, NDArray[Any]], reader: Reader) -> None:
@@ -379,6 +434,10 @@ def _data_in_order(
         entries = [reader.layers[tensor.name] for tensor in tensors]
     for tensor, entry in zip_longest(tensors, entries):
         _check_tensor(tensor, entry)
+    gpu = _gpu_of(options)
+    if gpu is not None:
+        yield from _data_from_device(reader, entries, options, gpu)
+        return
     decoder = RunDecoder(reader, options.budget)
     memory = batch.aligned_empty(0)
     for run in group_runs(entries, options.budget):
@@ -392,6 +451,28 @@ def _data_in_order(
         for entry in run:
             _say_layer(entry, options)
         yield memory[:size]
+
+
+def _data_from_device(
+    reader: Reader, entries: list[IndexEntry], options: DecodeOptions, gpu: Device
+) -> Iterator[NDArray[np.uint8]]:
+    """The bytes of layers, decoded on a GPU, DEVICE_BYTES of them at once."""
+    from wcodec.cuda.decoder import Decoder
+
+    with Decoder(gpu, options.budget) as decoder:
+        begin = 0
+        while begin < len(entries):
+            end, size = begin, 0
+            while end < len(entries) and (end == begin or size <= DEVICE_BYTES):
+                size += entries[end].data_bytes
+                end += 1
+            group = entries[begin:end]
+            data = [decoder.decode_named(reader, entry.name) for entry in group]
+            decoder.finish()
+            for entry, on_device in zip(group, data, strict=True):
+                _say_layer(entry, options)
+                yield gpu.download(on_device)
+            begin = end
 
 
 def _dequantised_in_order(

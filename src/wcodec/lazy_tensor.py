@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
+from wcodec.gpu_files import read_to
 from wcodec.handle import Slice
 from wcodec.safetensors_file import NamedTensor
 from wcodec.tensor_files import TensorFile
-from wcodec.torch_tensors import as_tensor, tensor_shape, torch_dtype
+from wcodec.torch_tensors import tensor_shape, torch_dtype
 
 
 class LazyTensor(torch.Tensor):  # type: ignore[misc]  # where torch is not installed
@@ -43,9 +44,8 @@ class LazyTensor(torch.Tensor):  # type: ignore[misc]  # where torch is not inst
         if device is not None and torch.device(device).type == "meta":
             return torch.empty(self.shape, dtype=dtype or self.dtype, device="meta")
         entry = self._entry
-        tensor = as_tensor(self._file.read(entry.name), entry.dtype, entry.shape)
-        found: torch.Tensor = tensor.to(device=device or "cpu", dtype=dtype or self.dtype)
-        return found
+        found: torch.Tensor = read_to(self._file, entry.name, device or "cpu")
+        return found.to(dtype=dtype or self.dtype)
 
     def __getitem__(self, index: Any) -> Any:
         items = index if isinstance(index, tuple) else (index,)

@@ -168,14 +168,20 @@ def _length(places: slice | _Ints) -> int:
 
 
 def _read(layer: Layer, numbers: _Ints) -> batch.Blocks:
-    """Read blocks, which rise, into one buffer: neighbours in one request."""
     sizes = layer.offsets[numbers + 1] - layer.offsets[numbers]
     data = np.empty(int(sizes.sum()) + batch.READ_SLACK_BYTES, dtype=np.uint8)
+    read_blocks(layer, numbers, data)
+    return batch.Blocks(layer.headers[numbers], data)
+
+
+def read_blocks(layer: Layer, numbers: _Ints, out: _Bytes) -> None:
+    """Read blocks, whose numbers rise, back to back into `out`, which has READ_SLACK_BYTES more:
+    neighbours in one request.
+    """
     at = 0
     for first, last in _neighbours(numbers):
-        taken = layer.read_blocks(first, last - first, out=data[at:])
+        taken = layer.read_blocks(first, last - first, out=out[at:])
         at += taken.n_bytes
-    return batch.Blocks(layer.headers[numbers], data)
 
 
 def _neighbours(numbers: _Ints) -> Iterator[tuple[int, int]]:

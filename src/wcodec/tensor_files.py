@@ -40,13 +40,17 @@ _Bytes = NDArray[np.uint8]
 
 
 class TensorFile(Protocol):
-    """What a handle and its slices need of a file. `n_blocks` counts the blocks decoded so far."""
+    """What a handle and its slices need of a file. `n_blocks` counts the blocks decoded so far;
+    `reader` is that of a wcodec file.
+    """
 
     path: str
     entries: dict[str, NamedTensor]  # in the order of their data
     metadata: dict[str, str] | None
     n_blocks: int
 
+    @property
+    def reader(self) -> Reader | None: ...
     def read(self, name: str) -> _Bytes: ...
     def read_all(self) -> Iterator[tuple[str, _Bytes]]: ...
     def read_selection(self, name: str, positions: Sequence[Positions]) -> _Bytes: ...
@@ -61,15 +65,15 @@ class _WcodecFile:
         self._lock = threading.Lock()
         self._budget = budget
         self._limits = limits
-        self._reader = Reader(source, limits=limits)
-        self.entries: dict[str, NamedTensor] = dict(self._reader.layers)
-        metadata = self._reader.metadata
+        self.reader = Reader(source, limits=limits)
+        self.entries: dict[str, NamedTensor] = dict(self.reader.layers)
+        metadata = self.reader.metadata
         self.metadata = dict(metadata.metadata) or None
         if metadata.source_header is not None:
             self.metadata = parse_header(metadata.source_header.encode("utf-8")).metadata
 
     def read(self, name: str) -> _Bytes:
-        layer = self._reader.open_layer(self._reader.resolve(name).name)
+        layer = self.reader.open_layer(self.reader.resolve(name).name)
         data = batch.aligned_empty(self.entries[name].data_bytes)
         for _ in decode_windows(layer, self._budget, data):
             pass
@@ -80,8 +84,8 @@ class _WcodecFile:
         """All tensors in order; small ones share memory, since what is new to the process costs
         more than decoding. One run is read while the one before it is decoded.
         """
-        decoder = RunDecoder(self._reader, self._budget)
-        runs = list(group_runs(self._reader.layers.values(), self._budget))
+        decoder = RunDecoder(self.reader, self._budget)
+        runs = list(group_runs(self.reader.layers.values(), self._budget))
         with ThreadPoolExecutor(1, "wcodec-read") as reading:
 
             def start(run: list[IndexEntry] | None) -> Future[ReadRun] | None:
@@ -109,7 +113,7 @@ class _WcodecFile:
             yield entry.name, memory[start : start + entry.data_bytes]
 
     def read_selection(self, name: str, positions: Sequence[Positions]) -> _Bytes:
-        layer = self._reader.open_layer(self._reader.resolve(name).name)
+        layer = self.reader.open_layer(self.reader.resolve(name).name)
         shape = self.entries[name].shape
         if layer.head.shape != shape:  # the same bytes under another shape
             data = as_array(self.read(name), layer.head.dtype, shape)
@@ -119,7 +123,7 @@ class _WcodecFile:
         return data
 
     def info(self, name: str) -> dict[str, Any]:
-        return inspection.describe(self._reader.layers[name])
+        return inspection.describe(self.reader.layers[name])
 
     def verify(self) -> dict[str, Any]:
         return inspection.verify(self.path, threads=self._budget.threads, limits=self._limits)
@@ -130,11 +134,12 @@ class _WcodecFile:
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):  # if it could not be opened
-            self._reader.close()
+            self.reader.close()
 
 
 class _SafetensorsFile:
     n_blocks = 0
+    reader = None
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import _find_shared_tensors, _remove_duplicate_names
 
 from wcodec.conversions import in_names_of
+from wcodec.cuda.device import device_for
 from wcodec.decode import decode_budget
 from wcodec.encode import encode_checkpoint
-from wcodec.errors import DeviceError
+from wcodec.gpu_files import read_all_to
 from wcodec.handle import Slice, safe_open
 from wcodec.lazy_tensor import LazyTensor
 from wcodec.limits import ReadLimits
@@ -222,32 +223,48 @@ def load_to_torch(
     device: str = "cpu",
     slices: Mapping[str, Any] | None = None,
     *,
+    use_gpu_decode: bool = True,
     variant: str | None = None,
     threads: int | None = None,
     limits: ReadLimits | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Load the tensors of a file, or of the model in a directory, or parts of them.
+    """Load the tensors of a file, or of the model in a directory, or parts of them, to a device.
 
     `slices` maps names of tensors to what would stand in the brackets of get_slice(name)[...]; of
-    those only the blocks that are touched are read and decoded. Raises KeyError for a name in
-    `slices` that no tensor has, DeviceError for a device other than "cpu", and what
-    lazy_state_dict raises.
+    those only the blocks that are touched are read and decoded. On a CUDA device tensors cross the
+    bus as they are stored and are decoded there; parts of tensors, and what docs/guide/gpu.md
+    names, are decoded on the CPU and copied, and so is everything without `use_gpu_decode` or, with
+    a RuntimeWarning, on a GPU that cannot decode. Beside the tensors that takes at most 512 MiB.
+
+    Raises KeyError for a name in `slices` that no tensor has, DeviceError for a device that is not
+    there, and what lazy_state_dict raises.
     """
-    if torch.device(device).type != "cpu":
-        raise DeviceError(
-            f"load_to_torch: decoding on {device!r} is not built yet; load with device='cpu' and "
-            "move the tensors, or use wcodec.torch.load_file(path, device=...), which does that"
-        )
-    checkpoint = open_checkpoint(path, decode_budget(threads), limits, variant)
+    budget = decode_budget(threads)
+    checkpoint = open_checkpoint(path, budget, limits, variant)
     slices = slices or {}
     unknown = sorted(slices.keys() - checkpoint.homes.keys())
     if unknown:
         raise KeyError(f"{os.fspath(path)}: has no tensor {unknown[0]!r:.200}")
-    return {name: _load(checkpoint, name, slices.get(name, Ellipsis)) for name in checkpoint.homes}
+    gpu = device_for(device) if use_gpu_decode else None
+    on_gpu: dict[str, torch.Tensor] = {}
+    if gpu is not None:
+        homes = {
+            name: file
+            for name, file in checkpoint.homes.items()
+            if name not in slices and file.reader is not None
+        }
+        on_gpu = read_all_to(homes, gpu, budget)
+    return {
+        name: on_gpu.pop(name)
+        if name in on_gpu
+        else _load(checkpoint, name, slices.get(name, Ellipsis), device)
+        for name in checkpoint.homes
+    }
 
 
-def _load(checkpoint: Checkpoint, name: str, index: Any) -> torch.Tensor:
-    found: torch.Tensor = Slice(checkpoint.homes[name], checkpoint.entry(name), "pt", "cpu")[index]
+def _load(checkpoint: Checkpoint, name: str, index: Any, device: str) -> torch.Tensor:
+    found = Slice(checkpoint.homes[name], checkpoint.entry(name), "pt", device)[index]
+    assert isinstance(found, torch.Tensor)
     return found
 
 

@@ -54,10 +54,15 @@ def tensor_shape(dtype: str, shape: tuple[int, ...], data_bytes: int) -> tuple[i
 
 def as_tensor(data: NDArray[np.uint8], dtype: str, shape: tuple[int, ...]) -> Any:
     """The torch tensor of these bytes, which it shares."""
+    return typed(torch.from_numpy(data), dtype, shape)
+
+
+def typed(data: Any, dtype: str, shape: tuple[int, ...]) -> Any:
+    """The same for bytes in a torch tensor of uint8 with one axis, on any device."""
     shape = tensor_shape(dtype, shape, len(data))
     if not len(data):
-        return torch.empty(shape, dtype=torch_dtype(dtype))
-    return torch.from_numpy(data).view(torch_dtype(dtype)).reshape(shape)
+        return torch.empty(shape, dtype=torch_dtype(dtype), device=data.device)
+    return data.view(torch_dtype(dtype)).reshape(shape)
 
 
 class TorchTensor:

@@ -4,25 +4,13 @@ as a pipe, and by the reference decoder.
 """
 
 import hashlib
-import json
-from pathlib import Path
 
 import pytest
+from support.golden import GOLDEN, MANIFEST, digests
 from support.pipes import Pipe
 from support.reference import reference_decoder
 
 import wcodec
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-MANIFEST = {
-    file: digests
-    for manifest in sorted(GOLDEN.glob("*_manifest.json"))
-    for file, digests in json.loads(manifest.read_text()).items()
-}
-
-
-def digests(arrays) -> dict[str, str]:
-    return {name: hashlib.sha256(a.tobytes()).hexdigest() for name, a in arrays.items()}
 
 
 def test_every_file_is_in_the_manifest():

@@ -34,6 +34,7 @@ SOURCES = (
     KERNELS / "copy_block.hpp",
     KERNELS / "rans16_warp.hpp",
     KERNELS / "warp.hpp",
+    ROOT / "core" / "gpu_descriptors.hpp",
     ROOT / "core" / "stream_format.hpp",
 )
 CANARY = 0xA5
@@ -228,6 +229,17 @@ def aligned(size: int, offset: int = 0) -> np.ndarray:
     memory = np.full(size + offset + 64, CANARY, np.uint8)
     start = -memory.ctypes.data % 64 + offset
     return memory[start : start + size]
+
+
+def run_streams(form: int, n_streams: int, streams: int, status: int) -> None:
+    """Decode streams: addresses of their descriptors and of their statuses."""
+    _library().emulate_streams(form, n_streams, streams, status)
+
+
+def run_copies(n_blocks: int, n_threads: int, blocks: int) -> None:
+    """Copy or fill blocks: the address of their descriptors."""
+    for i in range(n_blocks):
+        _library().emulate_copy(blocks + i * COPY_DESCRIPTOR.itemsize, n_threads)
 
 
 class Block:

@@ -50,7 +50,7 @@ ALLOWED = {
     "directories": LEAVES | {"checkpoint", "progress", "publication"},
     "windows": WINDOWS,
     "runs": WINDOWS,
-    "decode": DECODE,
+    "decode": DECODE | {"cuda", "torch_tensors"},  # these on request
     "dequantise": LEAVES | {"safetensors_file"},
     "quantise": LEAVES | {"dequantise", "safetensors_file", "sources"},
     "encode": DECODE | {"decode", "quantise", "sources"},
@@ -60,9 +60,11 @@ ALLOWED = {
     "handle": DECODE | {"decode", "indexing", "tensor_files", "torch_tensors"},  # that on request
     "numpy": DECODE | {"decode", "encode", "handle", "tensor_files"},
     "torch_tensors": LEAVES,
-    "lazy_tensor": LEAVES | {"safetensors_file", "handle", "tensor_files", "torch_tensors"},
+    "gpu_files": LEAVES | {"cuda", "decode", "tensor_files", "torch_tensors"},
+    "lazy_tensor": LEAVES
+    | {"gpu_files", "safetensors_file", "handle", "tensor_files", "torch_tensors"},
     "torch": DECODE
-    | {"conversions", "decode", "encode", "handle", "lazy_tensor"}
+    | {"conversions", "cuda", "decode", "encode", "gpu_files", "handle", "lazy_tensor"}
     | {"tensor_files", "torch_tensors"},
     "conversions": set(),
     "originals": DECODE | {"decode"},
@@ -73,7 +75,7 @@ ALLOWED = {
     "editing": DECODE | {"decode", "encode", "layers", "sources"},
     "recovery": DECODE | {"decode", "editing"},
     "inspection": CONTAINER | CODEC | {"checkpoint", "decode", "progress"},
-    "cuda": LEAVES | {"container", "codec"},
+    "cuda": WINDOWS | {"cuda", "slices"},
 }
 
 

@@ -16,8 +16,10 @@ from wcodec.cli import common
 @common.force_option
 @common.threads_option
 @common.max_memory_option
-@click.option("--device", default="cpu", show_default=True, help="Where to decode.")
-@click.option("--use-gpu", is_flag=True, help="Decode on the GPU.")
+@click.option(
+    "--device", default="cpu", show_default=True, help="Where to decode: cpu, cuda, cuda:1 ..."
+)
+@click.option("--use-gpu", is_flag=True, help="The same as --device cuda.")
 @click.option("--dequantize", is_flag=True, help="Make floats of what --quant-type made.")
 @common.resume_option
 @common.verbose_option

@@ -219,6 +219,82 @@ def _concatenate(records: list[NDArray[np.void]]) -> NDArray[np.void]:
     return np.concatenate([part.view(np.uint8) for part in records]).view(records[0].dtype)
 
 
+# ---- for a GPU ----
+
+# core/gpu_descriptors.hpp: filled in by the core, read by kernels.
+STREAM_DESCRIPTOR = np.dtype(f"V{_core.STREAM_DESCRIPTOR_BYTES}")
+COPY_DESCRIPTOR = np.dtype(f"V{_core.COPY_DESCRIPTOR_BYTES}")
+FORM_NAMES = {
+    value: name.removeprefix("FORM_").lower()
+    for name, value in vars(_core).items()
+    if name.startswith("FORM_")
+}
+
+
+@dataclass(frozen=True)
+class DeviceBlocks:
+    """What a GPU needs to decode some blocks: a descriptor, a form and the number of its block for
+    each rans16 stream; a descriptor for each raw or constant block.
+    """
+
+    streams: NDArray[np.void]
+    forms: NDArray[np.uint8]
+    numbers: NDArray[np.int64]
+    copies: NDArray[np.void]
+
+
+def describe_blocks(
+    blocks: Blocks,
+    family: int,
+    descriptors: NDArray[np.void],
+    matrix_bytes: int,
+    unit_bytes: int,
+    *,
+    data_address: int,
+    matrix_address: int,
+    layer: str,
+    numbers: NDArray[np.int64],
+) -> DeviceBlocks:
+    """Check raw, constant and rans16 blocks in all but their streams, for decoding on a GPU, where
+    the bytes of `blocks` (at a multiple of 16) and the matrix have these addresses.
+
+    Raises CorruptError naming the block, by `numbers`, and the layer.
+    """
+    check_payload_sizes(blocks.headers, layer, numbers)
+    placed = descriptors.copy()
+    placed["data_offset"] = block_starts(blocks.headers)
+    n_streams = blocks.headers["n_streams"].astype(np.int64)
+    streams = np.zeros(int(n_streams.sum()), STREAM_DESCRIPTOR)
+    copies = np.zeros(int((n_streams == 0).sum()), COPY_DESCRIPTOR)
+    failures = _core.describe_blocks(
+        blocks.data,
+        blocks.headers,
+        family,
+        placed,
+        matrix_bytes,
+        unit_bytes,
+        data_address,
+        matrix_address,
+        streams,
+        copies,
+    )
+    if failures:
+        block, status = failures[0]
+        raise _failed(int(numbers[block]), layer, status)
+    return DeviceBlocks(
+        streams,
+        np.repeat(blocks.headers["form"], n_streams),
+        np.repeat(numbers, n_streams),
+        copies,
+    )
+
+
+def stream_error(block: int, layer: str, status: int) -> CorruptError:
+    """The error of a stream whose status a GPU has written, which is not 0."""
+    states = status & _core.STREAM_STATUS_STATES
+    return _failed(block, layer, _core.BAD_FINAL_STATE if states else _core.STREAM_NOT_CONSUMED)
+
+
 def check_payload_sizes(headers: NDArray[np.void], layer: str, numbers: NDArray[np.int64]) -> None:
     """Raise CorruptError if a block claims a payload that no block can have."""
     too_large = np.flatnonzero(headers["payload_bytes"] > MAX_BLOCK_BYTES)

@@ -1,1 +1,6 @@
-"""Decoding on a CUDA GPU: the kernels, shipped as source."""
+# SPDX-License-Identifier: Apache-2.0
+"""Decoding on a CUDA GPU (docs/guide/gpu.md). Imported on request only; needs torch and a driver.
+
+kernels/ is the decoder, as source and as PTX; driver.py loads it and launches it; device.py is the
+memory and the streams of a GPU, by torch; decoder.py brings the blocks of layers there.
+"""

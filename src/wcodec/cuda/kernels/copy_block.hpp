@@ -5,20 +5,10 @@
 // copy_block() for one thread after the other.
 #pragma once
 
+#include "gpu_descriptors.hpp"
 #include "warp.hpp"
 
 namespace wcodec {
-
-struct CopyDescriptor {
-    uint64_t source;      // address of the units, row after row; of a constant, of the unit
-    uint64_t output;      // address of the block's first unit; any, fastest at multiples of 16
-    uint64_t row_stride;  // bytes from a row of the block to the next in the output
-    uint32_t row_bytes;   // of the block; at least 1
-    uint32_t n_rows;      // row_bytes * n_rows is at most 2^25
-    uint32_t unit_bytes;  // constant: 1, 2, 4 or 8; raw: 0
-    uint32_t reserved;    // 0
-};
-static_assert(sizeof(CopyDescriptor) == 40);
 
 // Store the block in pieces of type T, whose size divides the addresses, the stride and the rows.
 // A constant is given as its unit repeated to 8 bytes.

@@ -8,41 +8,17 @@
 // threads, and a thread's four units are consecutive in the output. The stream passes through a
 // window in shared memory, raw fields through a ring of tiles there, copied ahead.
 //
-// The host has checked the payload's sizes and table and made the descriptor. The bytes themselves
-// are not trusted: whatever they are, loads stay inside the payload, stores inside the block's
-// units, and the number of steps is the descriptor's. The status says whether the data can be
-// right.
+// The host has checked the payload's sizes and table and made the descriptor (gpu_descriptors.hpp).
+// The bytes themselves are not trusted: whatever they are, loads stay inside the payload, stores
+// inside the block's units, and the number of steps is the descriptor's. The status says whether
+// the data can be right.
 #pragma once
 
+#include "gpu_descriptors.hpp"
 #include "stream_format.hpp"
 #include "warp.hpp"
 
 namespace wcodec {
-
-// One stream of a block. Offsets count from the payload and are as docs/format.md lays them out.
-struct alignas(16) StreamDescriptor {
-    uint64_t payload;        // address, a multiple of 16
-    uint64_t output;         // address of the block's first unit; any, fastest at multiples of 16
-    uint64_t row_stride;     // bytes from a row of the block to the next in the output
-    uint32_t row_units;      // units in a row of the block; at least 1
-    uint32_t table_offset;   // of the frequencies
-    uint32_t states_offset;  // of the stream: 256 bytes of states, then its bytes
-    uint32_t stream_bytes;
-    uint32_t escapes_offset;  // of the stream's escape lists
-    uint32_t n_escapes;
-    uint32_t raw_offset;  // of the raw fields of the stream's first step
-    uint32_t first_step;  // the number of that step in the block
-    uint32_t n_steps;
-    uint16_t tail_units;  // units after the raw fields: n % 128 in the last stream, else 0
-    uint8_t n_symbols;
-    uint8_t escape;  // index of the escape symbol, or NO_ESCAPE
-};
-static_assert(sizeof(StreamDescriptor) == 64);
-
-// Bits of a stream's status; 0 is good.
-constexpr uint32_t STATUS_STATES = 1;   // a final state is not 0x0100
-constexpr uint32_t STATUS_BYTES = 2;    // more or fewer bytes used than the stream has
-constexpr uint32_t STATUS_ESCAPES = 4;  // more or fewer escapes used than the stream has
 
 constexpr uint32_t LANES_PER_THREAD = LANES / WARP_THREADS;
 constexpr uint32_t TILE_STEPS = 4;

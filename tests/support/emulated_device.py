@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A device for the decoder of wcodec.cuda whose memory is the host's and whose kernels are the
+emulated warp. Like a GPU it does nothing before somebody waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from support import emulated_warp
+
+from wcodec.codec import batch
+from wcodec.cuda.device import kernel_names
+
+CANARY = 0xA5
+_FORMS = {f"wcodec_rans16_{name}": form for form, name in batch.FORM_NAMES.items()}
+
+
+class EmulatedDevice:
+    def __init__(self) -> None:
+        self.kernels = kernel_names()
+        self.launched: list[str] = []
+        self.uploaded_bytes = 0
+        self._queue: list[Callable[[], None]] = []
+
+    def empty(self, n_bytes: int) -> torch.Tensor:
+        memory = torch.full((n_bytes + 256,), CANARY, dtype=torch.uint8)
+        start = -memory.data_ptr() % 256
+        return memory[start : start + n_bytes]
+
+    host_empty = empty
+
+    def upload(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        self.uploaded_bytes += len(source)
+        self._queue.append(lambda: target.copy_(source))
+
+    def launch(self, kernel: str, n_ctas: int, n_threads: int, *addresses: int) -> None:
+        assert kernel in self.kernels
+        self.launched.append(kernel)
+        if kernel in _FORMS:
+            assert n_threads == 32
+            self._queue.append(
+                lambda: emulated_warp.run_streams(_FORMS[kernel], n_ctas, *addresses)
+            )
+        else:
+            self._queue.append(lambda: emulated_warp.run_copies(n_ctas, n_threads, *addresses))
+
+    def event(self) -> _Event:
+        return _Event(self)
+
+    def download(self, source: torch.Tensor) -> np.ndarray:
+        self.wait()
+        return source.numpy().copy()
+
+    def wait(self) -> None:
+        while self._queue:
+            self._queue.pop(0)()
+
+
+class _Event:
+    def __init__(self, device: EmulatedDevice) -> None:
+        self._device = device
+
+    def synchronize(self) -> None:
+        self._device.wait()
