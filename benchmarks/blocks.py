@@ -103,6 +103,7 @@ def measure(name: str, mib: float, rounds: int, backends: list[str]) -> None:
             forms,
             2,
             (0, 0, 0, 0),
+            (0, False),
             verify,
             1,
         )

@@ -4,7 +4,7 @@
     python benchmarks/sizes.py            # print the sizes of the cases whose data is here
     python benchmarks/sizes.py --write    # and put them into sizes.csv
 
-A case is a file, or a dict of arrays; both are encoded by encode_checkpoint with OPTIONS. Where
+A case is a file, or a dict of arrays; both are encoded by encode_checkpoint at every level. Where
 zstd had a part in the result, another version of it may give another size: the column zstd says so.
 tests/format/test_sizes.py compares.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,8 +26,9 @@ import wcodec
 from wcodec import zstd_frame
 
 SIZES = Path(__file__).with_name("sizes.csv")
-FIELDS = ("case", "tensors", "source_bytes", "wcodec_bytes", "ratio", "zstd")
-OPTIONS: dict[str, Any] = {"level": "default", "duplicates": True}
+FIELDS = ("case", "level", "tensors", "source_bytes", "wcodec_bytes", "ratio", "zstd")
+OPTIONS: dict[str, Any] = {"duplicates": True}
+Key = tuple[str, str]  # name of the case, level
 
 
 def zstd_version() -> str:
@@ -35,16 +37,17 @@ def zstd_version() -> str:
 
 def head() -> str:
     options = ", ".join(f"{name}={value!r}" for name, value in OPTIONS.items())
-    return f"# encode_checkpoint(..., {options}), zstandard {zstd_version()}"
+    return f"# encode_checkpoint(..., level=level, {options}), zstandard {zstd_version()}"
 
 
-def measure(case: Case) -> dict[str, str]:
-    """Encode a case and return its row."""
+def measure(case: Case, level: str) -> dict[str, str]:
+    """Encode a case at a level and return its row."""
     source = case.arrays() if case.file is None else case.file
     with mock.patch.object(zstd_frame, "compress", wraps=zstd_frame.compress) as compress:
-        statistics = wcodec.encode_checkpoint(source, io.BytesIO(), **OPTIONS)
+        statistics = wcodec.encode_checkpoint(source, io.BytesIO(), level=level, **OPTIONS)
     return {
         "case": case.name,
+        "level": level,
         "tensors": str(len(statistics["layers"])),
         "source_bytes": str(statistics["input_bytes"]),
         "wcodec_bytes": str(statistics["output_bytes"]),
@@ -53,13 +56,13 @@ def measure(case: Case) -> dict[str, str]:
     }
 
 
-def read() -> tuple[str, dict[str, dict[str, str]]]:
-    """The head line of sizes.csv and its rows by case."""
+def read() -> tuple[str, dict[Key, dict[str, str]]]:
+    """The head line of sizes.csv and its rows by case and level."""
     first, *lines = SIZES.read_text().splitlines()
-    return first, {row["case"]: row for row in csv.DictReader(lines)}
+    return first, {(row["case"], row["level"]): row for row in csv.DictReader(lines)}
 
 
-def write(rows: dict[str, dict[str, str]]) -> None:
+def write(rows: dict[Key, dict[str, str]]) -> None:
     with open(SIZES, "w", newline="") as file:
         file.write(head() + "\n")
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
@@ -75,8 +78,8 @@ def main() -> None:
     if arguments.write and missing:
         parser.error("; ".join(missing))  # a partial sizes.csv would drop rows
     rows = {}
-    for case in cases:
-        row = rows[case.name] = measure(case)
+    for case, level in product(cases, wcodec.LEVELS):
+        row = rows[case.name, level] = measure(case, level)
         print(" ".join(f"{row[field]:<28}" for field in FIELDS).rstrip())
     for line in missing:
         print(f"skipped: {line}")

@@ -105,6 +105,25 @@ void check_tiles(uint32_t form, uint32_t tile_log2, uint32_t predictor_set,
     check(transform_set > 0 && transform_set < 1u << N_TRANSFORMS, "no such transforms");
 }
 
+// The forms of rans16, or the splits of rans32, that the encoder may choose from.
+void check_forms(uint8_t family, uint32_t form_set, uint32_t unit_bytes, uint32_t exponent_bits) {
+    check(family == CODING_RANS16 || family == CODING_RANS32 || form_set == 0,
+          "only rans16 and rans32 have forms to choose from");
+    check(family != CODING_RANS32 || form_set != 0, "rans32 needs a form");
+    for (uint32_t form = 0; form < 32; ++form) {
+        if (!(form_set >> form & 1)) continue;
+        if (family == CODING_RANS16) {
+            check(form > 0 && form < N_FORMS && FIELD_MAPS[form].unit_bytes == unit_bytes,
+                  "a form is of another unit size");
+            continue;
+        }
+        const UnitSplit split{static_cast<uint8_t>(unit_bytes), static_cast<uint8_t>(form / 16),
+                              static_cast<uint8_t>(form % 16), 0};
+        check(split.legal() && split.code_bits() + split.sign_raw > exponent_bits,
+              "a split leaves no code, or too many raw bits");
+    }
+}
+
 // Every unit of every block lies inside the matrix. Returns the units of the largest block.
 uint64_t check_matrix(const BlockDescriptor* blocks, size_t n_blocks, const uint32_t* row_index,
                       size_t n_row_index, uint64_t matrix_bytes, uint32_t unit_bytes) {
@@ -161,7 +180,8 @@ std::tuple<uint64_t, Failures> encode_blocks_py(
     nb::handle matrix_object, uint32_t unit_bytes, nb::handle descriptors_object,
     nb::object row_index_object, nb::handle data_object, nb::handle headers_object, uint8_t family,
     uint32_t form_set, uint32_t n_streams,
-    std::tuple<uint32_t, uint32_t, uint32_t, uint32_t> spatial, bool verify, size_t threads) {
+    std::tuple<uint32_t, uint32_t, uint32_t, uint32_t> spatial, std::tuple<uint32_t, bool> rans32,
+    bool verify, size_t threads) {
     const Buffer matrix(matrix_object, false);
     const Buffer descriptors(descriptors_object, false);
     const Buffer row_index(row_index_object, false);
@@ -176,13 +196,11 @@ std::tuple<uint64_t, Failures> encode_blocks_py(
     check_threads(threads);
     check(n_streams == 1 || n_streams == 2 || n_streams == 4, "n_streams is not 1, 2 or 4");
     check(n_headers == n_blocks, "there are not as many headers as blocks");
-    for (uint32_t form = 0; form < 32; ++form)
-        if (form_set >> form & 1)
-            check(form > 0 && form < N_FORMS && FIELD_MAPS[form].unit_bytes == unit_bytes,
-                  "a form is of another unit size");
-    check(family == CODING_RAW || family == CODING_RANS16 || family == CODING_SPATIAL,
+    check(family == CODING_RAW || family == CODING_RANS16 || family == CODING_RANS32 ||
+              family == CODING_SPATIAL,
           "the core does not encode this family");
-    check(family == CODING_RANS16 || form_set == 0, "only rans16 has forms to choose from");
+    const auto [exponent_bits, classes] = rans32;
+    check_forms(family, form_set, unit_bytes, exponent_bits);
     const auto [form, tile_log2, predictor_set, transform_set] = spatial;
     if (family == CODING_SPATIAL) {
         check(unit_bytes <= 4, "unit_bytes is not 1, 2 or 4");
@@ -212,7 +230,8 @@ std::tuple<uint64_t, Failures> encode_blocks_py(
              form_set,
              n_streams,
              verify,
-             {static_cast<SpatialForm>(form), tile_log2, predictor_set, transform_set}});
+             {static_cast<SpatialForm>(form), tile_log2, predictor_set, transform_set},
+             {form_set, exponent_bits, classes}});
     }
     return {total, failures(statuses)};
 }
@@ -372,15 +391,17 @@ NB_MODULE(_core, m) {
         "encode_blocks", encode_blocks_py, nb::arg("matrix"), nb::arg("unit_bytes"),
         nb::arg("descriptors"), nb::arg("row_index"), nb::arg("data"), nb::arg("headers"),
         nb::arg("family"), nb::arg("form_set"), nb::arg("n_streams"), nb::arg("spatial"),
-        nb::arg("verify"), nb::arg("threads"),
-        nb::sig("def encode_blocks(matrix: object, unit_bytes: int, descriptors: object, "
-                "row_index: object, data: object, "
-                "headers: object, family: int, form_set: int, n_streams: int, spatial: "
-                "tuple[int, int, int, int], verify: bool, threads: int) -> "
-                "tuple[int, list[tuple[int, int]]]"),
+        nb::arg("rans32"), nb::arg("verify"), nb::arg("threads"),
+        nb::sig(
+            "def encode_blocks(matrix: object, unit_bytes: int, descriptors: object, "
+            "row_index: object, data: object, "
+            "headers: object, family: int, form_set: int, n_streams: int, spatial: "
+            "tuple[int, int, int, int], rans32: tuple[int, bool], verify: bool, threads: int) -> "
+            "tuple[int, list[tuple[int, int]]]"),
         "Encode blocks into data, back to back, and their headers into headers. data has room for "
         "them as raw blocks. spatial is form, "
-        "tile_log2, predictor_set and transform_set. Returns the size "
+        "tile_log2, predictor_set and transform_set; rans32 is exponent_bits and whether classes "
+        "are tried. Returns the size "
         "and the (block, status) of "
         "each failure.");
     m.def("decode_blocks", decode_blocks_py, nb::arg("data"), nb::arg("headers"), nb::arg("family"),
@@ -424,6 +445,7 @@ NB_MODULE(_core, m) {
         {"CODING_RAW", CODING_RAW},
         {"CODING_CONSTANT", CODING_CONSTANT},
         {"CODING_RANS16", CODING_RANS16},
+        {"CODING_RANS32", CODING_RANS32},
         {"CODING_SPATIAL", CODING_SPATIAL},
         {"CODING_LZ", CODING_LZ},
         {"CODING_ROW_GROUPS", CODING_ROW_GROUPS},

@@ -8,6 +8,7 @@
 
 #include "frequency_table.hpp"
 #include "planes.hpp"
+#include "rans32_block.hpp"
 #include "spatial_block.hpp"
 
 namespace wcodec {
@@ -359,18 +360,24 @@ Status check_plain(const BlockHeader& header, uint64_t n, uint32_t w) {
                : Status::BAD_PAYLOAD_BYTES;
 }
 
+size_t coding_scratch_bytes(uint8_t family, uint64_t max_units, uint32_t unit_bytes) {
+    if (family == CODING_SPATIAL) return encode_spatial_scratch_bytes(max_units, unit_bytes);
+    if (family == CODING_RANS32) return encode_rans32_scratch_bytes(max_units);
+    return Rans16Scratch::size(max_units);
+}
+
 }  // namespace
 
 size_t encode_scratch_bytes(uint8_t family, uint64_t max_units, uint32_t unit_bytes) {
     return EncodeScratch::size(family, max_units, unit_bytes) +
-           align_up(family == CODING_SPATIAL ? encode_spatial_scratch_bytes(max_units, unit_bytes)
-                                             : Rans16Scratch::size(max_units),
-                    64);
+           align_up(coding_scratch_bytes(family, max_units, unit_bytes), 64);
 }
 
 size_t decode_scratch_bytes(uint8_t family, uint64_t max_units, uint32_t unit_bytes) {
     const uint64_t units = align_up(max_units * unit_bytes, 64);
-    return family == CODING_SPATIAL ? units + decode_spatial_scratch_bytes(max_units) : units;
+    if (family == CODING_SPATIAL) return units + decode_spatial_scratch_bytes(max_units);
+    if (family == CODING_RANS32) return units + decode_rans32_scratch_bytes(max_units);
+    return units;
 }
 
 Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t* scratch,
@@ -398,6 +405,12 @@ Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t
             const uint64_t size = encode_spatial(words, view.rows, view.cols, w, options.spatial,
                                                  parts.coding, payload);
             if (size != 0) block.header = {0, CODING_SPATIAL, options.spatial.form, 0, 0, size};
+        }
+        if (!constant && options.family == CODING_RANS32) {
+            Rans32Form form;
+            const uint64_t size = encode_rans32(words, view.rows, view.cols, w, options.rans32,
+                                                parts.coding, payload, form);
+            if (size != 0) block.header = {0, CODING_RANS32, form, 0, 0, size};
         }
     }
     if (constant) block.header = {0, CODING_CONSTANT, FORM_NONE, 0, 0, w};
@@ -432,6 +445,16 @@ Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t fami
         uint8_t* units = view.contiguous() ? view.base : scratch;
         const Status status = decode_spatial(
             payload, header.payload_bytes, static_cast<SpatialForm>(header.form), view.rows,
+            view.cols, view.unit_bytes, scratch + align_up(view.n_bytes(), 64), units);
+        if (status == Status::OK && !view.contiguous()) scatter_rows(scratch, view);
+        return status;
+    }
+    if (header.coding == CODING_RANS32 && family == CODING_RANS32) {
+        if (header.form >= N_RANS32_FORMS) return Status::BAD_FORM;
+        if (header.n_streams != 0) return Status::BAD_N_STREAMS;
+        uint8_t* units = view.contiguous() ? view.base : scratch;
+        const Status status = decode_rans32(
+            payload, header.payload_bytes, static_cast<Rans32Form>(header.form), view.rows,
             view.cols, view.unit_bytes, scratch + align_up(view.n_bytes(), 64), units);
         if (status == Status::OK && !view.contiguous()) scatter_rows(scratch, view);
         return status;

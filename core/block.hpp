@@ -11,6 +11,7 @@
 #include "bytes.hpp"
 #include "gpu_descriptors.hpp"
 #include "kernels.hpp"
+#include "rans32_choice.hpp"
 #include "status.hpp"
 #include "stream_format.hpp"
 #include "tile_choice.hpp"
@@ -49,11 +50,12 @@ struct BlockView {
 };
 
 struct EncodeOptions {
-    uint8_t family;      // what may be used beside raw and constant: raw, rans16 or spatial
+    uint8_t family;      // what may be used beside raw and constant: any but lz
     uint32_t form_set;   // of rans16: bit f: form f may be used
     uint32_t n_streams;  // of a rans16 block
     bool verify;         // decode each block again and compare
     SpatialOptions spatial;
+    Rans32Options rans32;
 };
 
 // Working memory of one thread for blocks of up to max_units units; allocated by the caller of the

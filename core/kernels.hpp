@@ -14,6 +14,7 @@
 
 #include "frequency_table.hpp"
 #include "stream_format.hpp"
+#include "token_coder.hpp"
 
 namespace wcodec {
 
@@ -86,6 +87,12 @@ struct Kernels {
     void (*decode_streams)(Form form, const FrequencyTable& table, DecodeStream* streams,
                            uint32_t n_streams, const uint8_t* raw, const StepTarget& target,
                            const Ahead& ahead);
+    // n_steps steps of all TOKEN_LANES symbols. `ids` and `tables` as of decode_tokens. Returns
+    // where the words that are left begin: beyond `end` if there were too few, and then it may have
+    // stopped early. READ_SLACK_BYTES behind `end` are readable.
+    const uint8_t* (*decode_token_steps)(uint32_t* states, const uint8_t* from, const uint8_t* end,
+                                         const uint8_t* ids, size_t n_steps,
+                                         const TokenSlots* tables, uint8_t* symbols);
 };
 
 extern const Kernels SCALAR_KERNELS;
@@ -93,8 +100,14 @@ extern const Kernels SCALAR_KERNELS;
 extern const Kernels AVX2_KERNELS;
 extern const Kernels AVX512_KERNELS;
 
-// A scalar entry that another backend reuses.
+// Entries that another backend reuses.
 void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, Survey& survey);
+const uint8_t* decode_token_steps_scalar(uint32_t* states, const uint8_t* from, const uint8_t* end,
+                                         const uint8_t* ids, size_t n_steps,
+                                         const TokenSlots* tables, uint8_t* symbols);
+const uint8_t* decode_token_steps_avx2(uint32_t* states, const uint8_t* from, const uint8_t* end,
+                                       const uint8_t* ids, size_t n_steps, const TokenSlots* tables,
+                                       uint8_t* symbols);
 
 // dispatch.cpp: the backends this machine can run, best first, and the one in use.
 const Kernels* const* available_backends(size_t& n);

@@ -880,7 +880,13 @@ void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStrea
 }  // namespace
 
 const Kernels AVX512_KERNELS = {
-    "avx512", crc32_avx512, survey_words, split_steps, encode_stream, decode_streams,
+    "avx512",
+    crc32_avx512,
+    survey_words,
+    split_steps,
+    encode_stream,
+    decode_streams,
+    decode_token_steps_avx2,
 };
 
 }  // namespace wcodec

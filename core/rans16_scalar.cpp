@@ -235,7 +235,8 @@ void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, Survey& res
 }
 
 const Kernels SCALAR_KERNELS = {
-    "scalar", crc32_scalar, survey_words_scalar, split_steps_scalar, encode_stream, decode_streams,
+    "scalar",      crc32_scalar,   survey_words_scalar,       split_steps_scalar,
+    encode_stream, decode_streams, decode_token_steps_scalar,
 };
 
 }  // namespace wcodec

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "bit_string.hpp"
 #include "bytes.hpp"
 #include "token_coder.hpp"
 
@@ -16,41 +17,6 @@ constexpr uint32_t SPATIAL_HEAD_BYTES = 16;
 enum TilesCoding : uint8_t { TILES_ALIKE = 0, TILES_BYTES = 1, TILES_CODED = 2 };
 
 constexpr uint32_t MAX_TILE_UNITS = 1u << (2 * MAX_TILE_LOG2);
-
-// Raw bits, the first one lowest.
-class BitWriter {
-public:
-    explicit BitWriter(uint8_t* to) : to_(to) {}
-    void put(uint32_t bits, uint32_t n) {  // n <= 29
-        held_ |= uint64_t{bits} << n_held_;
-        n_held_ += n;
-        for (; n_held_ >= 8; n_held_ -= 8, held_ >>= 8) *to_++ = static_cast<uint8_t>(held_);
-    }
-    void finish() {
-        if (n_held_ > 0) *to_++ = static_cast<uint8_t>(held_);
-    }
-
-private:
-    uint8_t* to_;
-    uint64_t held_ = 0;
-    uint32_t n_held_ = 0;
-};
-
-// Reads what a BitWriter wrote. The caller has checked that there are enough bits; READ_SLACK_BYTES
-// behind them are readable.
-class BitReader {
-public:
-    explicit BitReader(const uint8_t* from) : from_(from) {}
-    uint32_t take(uint32_t n) {  // n <= 29
-        const uint64_t window = read_as<uint64_t>(from_ + at_ / 8) >> at_ % 8;
-        at_ += n;
-        return static_cast<uint32_t>(window & ((uint64_t{1} << n) - 1));
-    }
-
-private:
-    const uint8_t* from_;
-    uint64_t at_ = 0;
-};
 
 void write_raw_bits(const uint8_t* image, uint32_t rows, uint32_t cols, uint32_t w,
                     uint32_t tile_log2, const uint8_t* tiles, uint8_t* to) {
@@ -80,7 +46,8 @@ void restore_image(const uint8_t* tokens, const uint8_t* raw, uint32_t rows, uin
         const uint32_t n = tile.rows * tile.cols;
         for (uint32_t i = 0; i < n; ++i) {
             const uint32_t token = tokens[i];
-            residuals[i] = unzigzag(token_base(token) + reader.take(token_raw_bits(token)));
+            residuals[i] = unzigzag(token_base(token) +
+                                    static_cast<uint32_t>(reader.take(token_raw_bits(token))));
         }
         tokens += n;
         inverse_transform_tile(tile_transform(tiles[t]), residuals, tile);

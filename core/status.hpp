@@ -27,6 +27,8 @@ enum class Status : uint32_t {
     BAD_TOKEN_STREAM,
     BAD_TILES,
     BAD_RAW_BITS,
+    BAD_CODE,
+    BAD_CLASSES,
     VERIFY_FAILED,
     COUNT,
 };
@@ -49,6 +51,8 @@ constexpr const char* STATUS_TEXTS[static_cast<uint32_t>(Status::COUNT)] = {
     "the size of a stream is not one of 32 states and whole words",
     "its tiles have a size, predictor, transform or table that there is not",
     "its raw bits are not those that its tokens ask for",
+    "its code or its alphabet is out of range",
+    "its tables or classes are out of range",
     "decoding it again gave other data",
 };
 

@@ -24,7 +24,7 @@ enum Coding : uint8_t {
     CODING_RAW = 0,
     CODING_CONSTANT = 1,
     CODING_RANS16 = 2,
-    CODING_RANS32 = 3,  // reserved
+    CODING_RANS32 = 3,
     CODING_SPATIAL = 4,
     CODING_LZ = 5,
     CODING_DELTA = 6,  // reserved
@@ -99,6 +99,20 @@ constexpr FieldMap FIELD_MAPS[N_FORMS] = {
     {4, 0x7F80, 1, 7, P8_BYTES, 0, 16},
     {4, 0x7FC0, 2, 0, F7_BYTES, 0, 16},
 };
+
+// rans32: a unit is split into a code, which is a symbol of an alphabet or an escape, and raw bits.
+enum Rans32Form : uint8_t {
+    RANS32_SIGN_CODED = 0,  // the code is the highest bits of the unit
+    RANS32_SIGN_RAW = 1,    // the code is the bits below the highest one
+};
+constexpr uint32_t N_RANS32_FORMS = 2;
+constexpr uint32_t MAX_RANS32_TABLES = 16;
+constexpr uint32_t MAX_RANS32_CLASS = 15;
+constexpr uint32_t MAX_RANS32_RAW_BITS = 56;
+// Frequencies are stored as levels, 1 << precision of them to a factor of 2.
+constexpr uint32_t MAX_LEVEL_PRECISION = 3;
+constexpr uint32_t LEVEL_WEIGHTS[1 << MAX_LEVEL_PRECISION] = {256, 279, 304, 332,
+                                                              362, 395, 431, 470};
 
 // spatial: a block is cut into square tiles; each has a predictor, a transform and a frequency
 // table. Tile sizes are 1 << MIN_TILE_LOG2 to 1 << MAX_TILE_LOG2.

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "bytes.hpp"
+#include "kernels.hpp"
 
 namespace wcodec {
 
@@ -23,13 +24,12 @@ void build_token_table(const uint32_t* counts, uint32_t n_symbols, TokenTable& t
         table.frequency[s] = static_cast<uint16_t>(std::max<uint64_t>(share, 1));
         used += table.frequency[s];
     }
-    // What rounding left over or took too much: the most frequent symbol hardly feels it.
-    while (used != TOKEN_SCALE) {
-        uint16_t& largest = *std::max_element(table.frequency, table.frequency + n_symbols);
-        const int step = used < TOKEN_SCALE ? 1 : -1;
-        largest = static_cast<uint16_t>(largest + step);
-        used += static_cast<uint32_t>(step);
-    }
+    balance_token_table(table, used);
+}
+
+void balance_token_table(TokenTable& table, uint32_t used) {
+    for (; used < TOKEN_SCALE; ++used) ++*std::max_element(table.frequency, table.frequency + 256);
+    for (; used > TOKEN_SCALE; --used) --*std::max_element(table.frequency, table.frequency + 256);
 }
 
 uint32_t token_table_bytes(const uint32_t* counts, uint32_t n_symbols) {
@@ -56,6 +56,7 @@ Status read_token_table(const uint8_t*& from, const uint8_t* end, uint32_t max_s
     if (end - from < 1) return Status::BAD_PAYLOAD_BYTES;
     const uint32_t n = uint32_t{*from++} + 1;
     if (static_cast<size_t>(end - from) < size_t{3} * n) return Status::BAD_PAYLOAD_BYTES;
+    TokenTable table{};
     uint32_t used = 0;
     int32_t last = -1;
     for (uint32_t i = 0; i < n; ++i, from += 3) {
@@ -65,41 +66,98 @@ Status read_token_table(const uint8_t*& from, const uint8_t* end, uint32_t max_s
             frequency > TOKEN_SCALE - used)
             return Status::BAD_FREQUENCY_TABLE;
         last = static_cast<int32_t>(symbol);
-        for (uint32_t rest = 0; rest < frequency; ++rest)
-            slots.entry[used++] = symbol | rest << 8 | (frequency - 1) << 20;
+        table.frequency[symbol] = static_cast<uint16_t>(frequency);
+        used += frequency;
     }
-    return used == TOKEN_SCALE ? Status::OK : Status::BAD_FREQUENCY_TABLE;
+    if (used != TOKEN_SCALE) return Status::BAD_FREQUENCY_TABLE;
+    build_token_slots(table, slots);
+    return Status::OK;
 }
+
+void build_token_slots(const TokenTable& table, TokenSlots& slots) {
+    uint32_t* to = slots.entry;
+    for (uint32_t symbol = 0; symbol < 256; ++symbol) {
+        const uint32_t frequency = table.frequency[symbol];
+        for (uint32_t rest = 0; rest < frequency; ++rest)
+            *to++ = symbol | rest << 8 | (frequency - 1) << 20;
+    }
+}
+
+namespace {
+
+// What encoding a symbol takes. x / f is the upper half of 2 x * reciprocal for all x < 2^32, f <
+// 2^16: 2^63 / f rounded up is too large by less than 1, which adds less than 2^33 / 2^64 < 1 / f.
+struct TokenEncoding {
+    uint64_t reciprocal;
+    uint32_t frequency;
+    uint32_t cumulative;
+};
+
+void build_encodings(const TokenTable& table, TokenEncoding* encodings) {
+    uint32_t sum = 0;
+    for (uint32_t s = 0; s < 256; ++s) {
+        const uint32_t f = table.frequency[s];
+        if (f == 0) continue;
+        encodings[s] = {((uint64_t{1} << 63) + f - 1) / f, f, sum};
+        sum += f;
+    }
+}
+
+}  // namespace
 
 size_t encode_tokens(const uint8_t* symbols, const uint8_t* ids, size_t n, const TokenTable* tables,
                      uint8_t* end) {
     uint32_t states[TOKEN_LANES];
     std::fill(states, states + TOKEN_LANES, TOKEN_STATE_LOWER);
-    uint32_t cumulative[8][256];
-    uint32_t n_tables = 1;
-    for (size_t i = 0; ids && i < n; ++i) n_tables = std::max(n_tables, uint32_t{ids[i]} + 1);
-    for (uint32_t k = 0; k < n_tables; ++k) {
-        uint32_t sum = 0;
-        for (uint32_t s = 0; s < 256; ++s) {
-            cumulative[k][s] = sum;
-            sum += tables[k].frequency[s];
-        }
-    }
+    TokenEncoding encodings[MAX_TOKEN_TABLES][256];
+    const uint32_t n_tables = ids && n > 0 ? *std::max_element(ids, ids + n) + 1u : 1;
+    for (uint32_t k = 0; k < n_tables; ++k) build_encodings(tables[k], encodings[k]);
     uint8_t* at = end;
     for (size_t i = n; i-- > 0;) {
-        const uint32_t id = ids ? ids[i] : 0;
-        const uint32_t f = tables[id].frequency[symbols[i]];
-        uint32_t& x = states[i % TOKEN_LANES];
-        if (x >= uint64_t{f} << (32 - TOKEN_SCALE_BITS)) {
-            at -= 2;
-            write_as(at, static_cast<uint16_t>(x));
-            x >>= 16;
-        }
-        x = (x / f << TOKEN_SCALE_BITS) + x % f + cumulative[id][symbols[i]];
+        const TokenEncoding& own = encodings[ids ? ids[i] : 0][symbols[i]];
+        uint32_t x = states[i % TOKEN_LANES];
+        // In arithmetic, not with a branch: whether a state gives a word is hard to predict.
+        write_as(at - 2, static_cast<uint16_t>(x));
+        const uint32_t gives = x >> (32 - TOKEN_SCALE_BITS) >= own.frequency;
+        at -= 2 * gives;
+        x >>= 16 * gives;
+        const auto q = static_cast<uint32_t>(
+            static_cast<unsigned __int128>(uint64_t{x} << 1) * own.reciprocal >> 64);
+        states[i % TOKEN_LANES] =
+            (q << TOKEN_SCALE_BITS) + (x - q * own.frequency) + own.cumulative;
     }
     at -= TOKEN_STATES_BYTES;
     std::memcpy(at, states, TOKEN_STATES_BYTES);
     return static_cast<size_t>(end - at);
+}
+
+namespace {
+
+// One symbol. Of a hostile stream the words may be used up: a step reads no further than
+// READ_SLACK_BYTES behind them.
+inline const uint8_t* decode_token(uint32_t& state, const TokenSlots& table, const uint8_t* from,
+                                   uint8_t& symbol) {
+    const uint32_t entry = table.entry[state & (TOKEN_SCALE - 1)];
+    symbol = static_cast<uint8_t>(entry);
+    const uint32_t x =
+        ((entry >> 20) + 1) * (state >> TOKEN_SCALE_BITS) + (entry >> 8 & (TOKEN_SCALE - 1));
+    // In arithmetic, not with a branch: whether a word follows is hard to predict.
+    const uint32_t takes = x < TOKEN_STATE_LOWER;
+    state = x << 16 * takes | (read_as<uint16_t>(from) & (0 - takes));
+    return from + 2 * takes;
+}
+
+}  // namespace
+
+const uint8_t* decode_token_steps_scalar(uint32_t* states, const uint8_t* from, const uint8_t* end,
+                                         const uint8_t* ids, size_t n_steps,
+                                         const TokenSlots* tables, uint8_t* symbols) {
+    for (size_t step = 0; step < n_steps && from <= end; ++step, symbols += TOKEN_LANES) {
+        for (uint32_t lane = 0; lane < TOKEN_LANES; ++lane)
+            from = decode_token(states[lane], tables[ids ? ids[lane] : 0], from, symbols[lane]);
+        if (ids) ids += TOKEN_LANES;
+    }
+    return from;
 }
 
 Status decode_tokens(const uint8_t* from, const uint8_t* end, const uint8_t* ids, size_t n,
@@ -111,16 +169,11 @@ Status decode_tokens(const uint8_t* from, const uint8_t* end, const uint8_t* ids
     from += TOKEN_STATES_BYTES;
     for (uint32_t x : states)
         if (x < TOKEN_STATE_LOWER) return Status::BAD_STARTING_STATE;
-    for (size_t i = 0; i < n; ++i) {
-        uint32_t& x = states[i % TOKEN_LANES];
-        const uint32_t entry = tables[ids ? ids[i] : 0].entry[x & (TOKEN_SCALE - 1)];
-        symbols[i] = static_cast<uint8_t>(entry);
-        x = ((entry >> 20) + 1) * (x >> TOKEN_SCALE_BITS) + (entry >> 8 & (TOKEN_SCALE - 1));
-        if (x >= TOKEN_STATE_LOWER) continue;
-        if (from == end) return Status::STREAM_NOT_CONSUMED;
-        x = x << 16 | read_as<uint16_t>(from);
-        from += 2;
-    }
+    const size_t n_steps = n / TOKEN_LANES;
+    from = kernels().decode_token_steps(states, from, end, ids, n_steps, tables, symbols);
+    if (from > end) return Status::STREAM_NOT_CONSUMED;
+    for (size_t i = n_steps * TOKEN_LANES; i < n; ++i)
+        from = decode_token(states[i % TOKEN_LANES], tables[ids ? ids[i] : 0], from, symbols[i]);
     if (from != end) return Status::STREAM_NOT_CONSUMED;
     for (uint32_t x : states)
         if (x != TOKEN_STATE_LOWER) return Status::BAD_FINAL_STATE;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The entropy coder of the spatial coding: rANS with 32 lanes, 32-bit states, 16-bit words and
-// 12-bit probabilities, each symbol by a table of its own choice (docs/format.md section 15).
+// The entropy coder of rans32 and of the spatial coding: rANS with 32 lanes, 32-bit states, 16-bit
+// words and 12-bit probabilities, each symbol by a table of its own choice (docs/format.md section
+// 15, streams).
 #pragma once
 
 #include <cstddef>
@@ -16,6 +17,7 @@ constexpr uint32_t TOKEN_SCALE_BITS = 12;
 constexpr uint32_t TOKEN_SCALE = 1u << TOKEN_SCALE_BITS;
 constexpr uint32_t TOKEN_STATE_LOWER = 1u << 16;
 constexpr uint32_t TOKEN_STATES_BYTES = 4 * TOKEN_LANES;
+constexpr uint32_t MAX_TOKEN_TABLES = 16;  // of a stream
 constexpr uint32_t MAX_TOKEN_TABLE_BYTES = 1 + 3 * 256;
 
 // Frequencies of byte symbols, which sum to TOKEN_SCALE; 0: not in the table.
@@ -31,6 +33,10 @@ struct TokenSlots {
 // From the counts of the symbols below n_symbols, which are not all 0.
 void build_token_table(const uint32_t* counts, uint32_t n_symbols, TokenTable& table);
 
+// Make frequencies that sum to `used` sum to TOKEN_SCALE, by ones from or to the largest, the first
+// of them: what rounding left over or took too much is least felt there.
+void balance_token_table(TokenTable& table, uint32_t used);
+
 // Size of the table of these counts.
 uint32_t token_table_bytes(const uint32_t* counts, uint32_t n_symbols);
 
@@ -41,14 +47,17 @@ uint32_t write_token_table(const TokenTable& table, uint8_t* to);
 Status read_token_table(const uint8_t*& from, const uint8_t* end, uint32_t max_symbol,
                         TokenSlots& slots);
 
+// The frequencies sum to TOKEN_SCALE.
+void build_token_slots(const TokenTable& table, TokenSlots& slots);
+
 // Encode n symbols, symbol i in lane i % 32 with tables[ids[i]] (tables[0] if ids is null). The
 // words are written backwards from `end`, and the states before them; at most 2 n bytes and
 // TOKEN_STATES_BYTES. Returns the size of both.
 size_t encode_tokens(const uint8_t* symbols, const uint8_t* ids, size_t n, const TokenTable* tables,
                      uint8_t* end);
 
-// Decode n symbols of [from, end), states first. Status says whether exactly these bytes were used
-// and all states ended where the encoder began.
+// Decode n symbols of [from, end), states first. READ_SLACK_BYTES behind `end` are readable. Status
+// says whether exactly these bytes were used and all states ended where the encoder began.
 Status decode_tokens(const uint8_t* from, const uint8_t* end, const uint8_t* ids, size_t n,
                      const TokenSlots* tables, uint8_t* symbols);
 

@@ -78,6 +78,7 @@ class GoldenFile:
         row_axes: int = 0,
         grid: Grid | None = None,
         spatial: tuple[int, int, int, int] = (0, 0, 0, 0),
+        rans32: tuple[int, bool] = (0, False),
         shuffle: bool = False,
     ) -> None:
         w = unit_bytes(dtype)
@@ -125,6 +126,7 @@ class GoldenFile:
                         form_set=form_set,
                         n_streams=n_streams,
                         spatial=spatial,
+                        rans32=rans32,
                         verify=True,
                         threads=1,
                     )
@@ -208,6 +210,39 @@ def write_spatial(directory: Path) -> dict[str, dict[str, str]]:
     return manifest
 
 
+def write_rans32(directory: Path) -> dict[str, dict[str, str]]:
+    """Every unit size and form, with and without raw bits, zero bits, escapes and classes."""
+    file = GoldenFile(directory / f"{VERSION}_rans32.wcodec")
+    random = np.random.default_rng(32)
+    rows, cols = 40, 96
+    scale = np.exp2(np.arange(rows) % 5)[:, None] * np.exp2(np.arange(cols) % 3)
+    values = random.normal(0, 0.02, (rows, cols)) * scale
+    values[random.random((rows, cols)) < 0.002] = 300
+    for dtype, low_bits, sign_raw, exponent_bits, classes in (
+        ("I8", 0, 0, 0, True), ("U8", 0, 0, 0, False), ("U8", 2, 0, 0, True),
+        ("F8_E4M3", 0, 1, 4, True), ("I16", 6, 0, 0, True), ("BF16", 5, 1, 8, True),
+        ("BF16", 6, 0, 8, False), ("F16", 8, 1, 5, False), ("F32", 5, 1, 8, True),
+        ("F32", 6, 1, 8, False), ("F64", 2, 1, 11, True),
+    ):  # fmt: skip
+        own = values if dtype[:1] in "BF" else np.clip(200 * values, -100, 100)
+        words = (own + 128 * (dtype == "U8")).astype(numpy_dtype(dtype))
+        data = np.ascontiguousarray(words).reshape(-1).view(np.uint8)
+        if dtype == "F32" and not classes:
+            data.view(np.uint32)[:] &= 0xFFFFE000
+        file.add(
+            f"{dtype} {low_bits} {'classes' if classes else ''}",
+            dtype,
+            (rows, cols),
+            data,
+            family=batch.RANS32,
+            form_set=1 << 16 * sign_raw + low_bits,
+            row_axes=1,
+            grid=Grid(rows, cols, words.itemsize, rows, 1, rows, False),
+            rans32=(exponent_bits, classes),
+        )
+    return {file.path.name: file.close()}
+
+
 def write_others(directory: Path) -> dict[str, dict[str, str]]:
     random = np.random.default_rng(7)
     manifest = {}
@@ -278,7 +313,8 @@ def main() -> None:
     root = Path(__file__).parents[1]
     directory = Path(sys.argv[1]) if len(sys.argv) > 1 else root / "tests" / "golden"
     directory.mkdir(parents=True, exist_ok=True)
-    manifest = write_forms(directory) | write_spatial(directory) | write_others(directory)
+    manifest = write_forms(directory) | write_spatial(directory) | write_rans32(directory)
+    manifest |= write_others(directory)
     text = json.dumps(manifest, indent=1, sort_keys=True)
     (directory / f"{VERSION}_manifest.json").write_text(text + "\n")
 

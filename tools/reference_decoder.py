@@ -258,7 +258,7 @@ HEAD += " I block_rows I col_bands Q panel_rows I name_bytes I target_bytes H dt
 HEAD += " 6s reserved"
 HEAD_BYTES = 56
 STORED, REFERENCE = 0, 1
-RAW, CONSTANT, RANS16, SPATIAL, LZ, ROW_GROUPS, DIRECTORY = 0, 1, 2, 4, 5, 8, 255
+RAW, CONSTANT, RANS16, RANS32, SPATIAL, LZ, ROW_GROUPS, DIRECTORY = 0, 1, 2, 3, 4, 5, 8, 255
 
 DTYPES_OF_BITS = {
     4: "F4",
@@ -300,9 +300,8 @@ def check_layer(layer: SimpleNamespace, where: str) -> None:
     if layer.kind == REFERENCE:
         require_equal((layer.family, layer.unit_bytes), (0, 0), where, "(family, unit_bytes)")
     else:
-        require(
-            layer.family in (RAW, RANS16, SPATIAL, LZ), where, f"family {layer.family} is unknown"
-        )
+        families = (RAW, RANS16, RANS32, SPATIAL, LZ)
+        require(layer.family in families, where, f"family {layer.family} is unknown")
         require_equal(layer.unit_bytes, unit_bytes, where, "unit_bytes")
         require_equal(layer.target_bytes, 0, where, "target_bytes of a stored layer")
 
@@ -486,6 +485,8 @@ def decode_block(block: Block, height: int, width: int, head: SimpleNamespace) -
     require(known, where, f"coding {coding} in a layer of family {head.family}")
     if coding == RANS16:
         return decode_rans16(block, n, w)
+    if coding == RANS32:
+        return decode_rans32(block, height, width, w)
     if coding == SPATIAL:
         return decode_spatial(block, height, width, w)
     require_equal(block.n_streams, 0, where, "n_streams")
@@ -909,10 +910,16 @@ def read_token_table(payload: Cursor, most: int) -> Slots:
     require(int(symbols[-1]) <= most, where, f"symbol {symbols[-1]}, expected at most {most}")
     require(int(frequency.min()) >= 1, where, "a frequency is 0")
     require_equal(int(frequency.sum()), 4096, where, "sum of the frequencies")
-    entry = np.repeat(np.arange(n), frequency)
+    return spread_over_slots(symbols, frequency)
+
+
+def spread_over_slots(symbols: NDArray[Any], frequency: NDArray[Any]) -> Slots:
+    entry = np.repeat(np.arange(len(symbols)), frequency)
     cum = np.cumsum(frequency) - frequency
     rest = np.arange(4096) - cum[entry]
-    return Slots(frequency[entry], rest.astype(np.uint32), symbols[entry])
+    return Slots(
+        frequency[entry].astype(np.uint32), rest.astype(np.uint32), symbols[entry].astype(np.uint8)
+    )
 
 
 def decode_tokens(
@@ -971,6 +978,123 @@ def restore_tile(
         expected = (0, left, top, (left + top) // 2, planar, median)[predictor]
         value = (expected + int(residuals[r, c])) % 2**bits
         image[y, x] = value - (value >> bits - 1 << bits)
+
+
+# 16. rans32 ---------------------------------------------------------------------------------------
+
+WEIGHTS = (256, 279, 304, 332, 362, 395, 431, 470)
+
+
+class Bits:
+    """Takes numbers from the front of a bit string."""
+
+    def __init__(self, data: memoryview, where: str) -> None:
+        self.string = int.from_bytes(data, "little")
+        self.left = 8 * len(data)
+        self.where = where
+
+    def take(self, n: int) -> int:
+        require(n <= self.left, self.where, "a bit string is too short")
+        number = self.string & (1 << n) - 1
+        self.string >>= n
+        self.left -= n
+        return number
+
+    def small(self, k: int) -> int:
+        """A signed small number."""
+        ones = 0
+        while ones < 16 and self.take(1):
+            ones += 1
+        number = self.take(8) if ones == 16 else ones << k | self.take(k)
+        return number // 2 if number % 2 == 0 else -(number // 2) - 1
+
+    def finish(self) -> None:
+        require(self.left < 8, self.where, "a bit string is too long")
+        require_equal(self.string, 0, self.where, "bits left over in a bit string")
+
+
+def read_levels(bits: Bits, n_symbols: int) -> list[int]:
+    """Take a table; the frequency of each symbol, 0 if it is not in the table."""
+    p, k = bits.take(2), bits.take(3)
+    level = 0
+    weights = []
+    for _ in range(n_symbols):
+        level += bits.small(k)
+        require(0 <= level <= (12 << p) + 1, bits.where, f"level {level} with precision {p}")
+        octave, step = divmod(level - 1, 1 << p)
+        weights.append(WEIGHTS[step << 3 - p] << octave if level > 0 else 0)
+    total = sum(weights)
+    require(total > 0, bits.where, "a table without symbols")
+    frequency = [w and max(1, (4096 * w + total // 2) // total) for w in weights]
+    while sum(frequency) != 4096:
+        largest = frequency.index(max(frequency))
+        frequency[largest] += 1 if sum(frequency) < 4096 else -1
+    return frequency
+
+
+def read_classes(bits: Bits, n: int) -> NDArray[np.int64]:
+    base, k = bits.take(4), bits.take(3)
+    classes = np.array([base + bits.small(k) for _ in range(n)])
+    require(0 <= classes.min() and classes.max() <= 15, bits.where, "a class is not 0 to 15")
+    return classes
+
+
+def decode_rans32(block: Block, height: int, width: int, w: int) -> NDArray[Any]:
+    """Take the payload part by part; then put codes and raw bits together."""
+    where, n = block.where, height * width
+    require_equal(block.n_streams, 0, where, "n_streams")
+    require(block.form <= 1, where, f"{block.form=}")
+    payload = Cursor(block.payload, where)
+    head = payload.fields(
+        "B low_bits B zero_bits B n_tables B classes B n_runs B escape H reserved"
+        " I parameter_bytes I stream_bytes I n_escapes"
+    )
+    code_bits = (8 if w == 1 else 16) - head.low_bits - block.form
+    require(code_bits >= 1, where, f"a code of {code_bits} bits")
+    shift = 8 * w - block.form - code_bits
+    require(head.zero_bits <= shift, where, f"{head.zero_bits=}, the code begins at {shift}")
+    raw_bits = 8 * w - code_bits - head.zero_bits
+    require(raw_bits <= 56, where, f"{raw_bits=}, expected at most 56")
+    require(1 <= head.n_tables <= 16, where, f"{head.n_tables=}, expected 1 to 16")
+    require(head.classes <= 3, where, f"reserved bits are set in {head.classes=}")
+    require(head.escape <= 1, where, f"{head.escape=}, expected 0 or 1")
+    require_equal(head.reserved, 0, where, "reserved bytes of the payload")
+
+    codes: list[int] = []
+    for _ in range(head.n_runs):
+        run = payload.fields("H first B n_less_1")
+        require(not codes or run.first > codes[-1], where, "the runs do not ascend")
+        codes += range(run.first, run.first + run.n_less_1 + 1)
+        require(codes[-1] < 1 << code_bits, where, f"code {codes[-1]} of {code_bits} bits")
+    n_symbols = len(codes) + head.escape
+    require(1 <= n_symbols <= 256, where, f"{n_symbols=}, expected 1 to 256")
+    bits = Bits(payload.take(head.parameter_bytes), where)
+    levels = [read_levels(bits, n_symbols) for _ in range(head.n_tables)]
+    tables = [spread_over_slots(np.arange(n_symbols), np.array(own)) for own in levels]
+    row_classes = read_classes(bits, height) if head.classes & 1 else np.zeros(height, int)
+    col_classes = read_classes(bits, width) if head.classes & 2 else np.zeros(width, int)
+    bits.finish()
+    payload.zeros_to(16)
+
+    ids = np.minimum(row_classes[:, None] + col_classes, head.n_tables - 1).astype(np.uint8)
+    symbols = decode_tokens(payload.take(head.stream_bytes), tables, ids.ravel(), where)
+    payload.zeros_to(16)
+    escapes = payload.array(head.n_escapes, "u1" if w == 1 else "<u2")
+    payload.zeros_to(16)
+    found = np.array([*codes, 0][:n_symbols], np.uint64)[symbols]
+    escaped = symbols == n_symbols - 1 if head.escape else np.zeros(n, bool)
+    require_equal(head.n_escapes, int(escaped.sum()), where, "n_escapes")
+    found[escaped] = escapes
+    require(bool(np.all(found < 1 << code_bits)), where, "an escaped code is too large")
+
+    raw = np.unpackbits(payload.array((n * raw_bits + 7) // 8, "u1"), bitorder="little")
+    require(not raw[n * raw_bits :].any(), where, "bits after the raw bits are not zero")
+    payload.finish()
+    units = found << np.uint64(shift)
+    places = [*range(head.zero_bits, shift), 8 * w - 1][:raw_bits]
+    for place, column in zip(places, raw[: n * raw_bits].reshape(n, raw_bits).T, strict=True):
+        units |= column.astype(np.uint64) << np.uint64(place)
+    return units.astype(f"<u{w}")
 
 
 def main(arguments: list[str]) -> int:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from wcodec._version import __version__
 
 if TYPE_CHECKING:
+    from wcodec.codec.plan import LEVELS
     from wcodec.comparing import diff
     from wcodec.decode import decode_array, decode_checkpoint, decode_layer_standalone
     from wcodec.editing import edit_checkpoint, extract
-    from wcodec.encode import LEVELS, encode_array, encode_checkpoint, encode_layer_standalone
+    from wcodec.encode import encode_array, encode_checkpoint, encode_layer_standalone
     from wcodec.errors import (
         CorruptError,
         DeviceError,
@@ -70,7 +71,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "encode": ("LEVELS", "encode_array", "encode_checkpoint", "encode_layer_standalone"),
+    "encode": ("encode_array", "encode_checkpoint", "encode_layer_standalone"),
+    "codec.plan": ("LEVELS",),
     "decode": ("decode_array", "decode_checkpoint", "decode_layer_standalone"),
     "comparing": ("diff",),
     "layers": ("decode_layer",),

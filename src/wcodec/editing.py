@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from wcodec._version import __version__
 from wcodec.checkpoint import SOURCE_SUFFIX, ShardEdit, plan_edit
-from wcodec.codec.plan import DEFAULT_BLOCK_ELEMENTS
 from wcodec.codec.spatial import SpatialOptions
 from wcodec.container import IndexEntry, Metadata, Reader, Writer
 from wcodec.decode import Path
@@ -165,7 +164,7 @@ def _edit_directory(
 
 def _options(threads: int | None) -> EncodeOptions:
     budget = encode_budget(threads)
-    return EncodeOptions("default", SpatialOptions(), DEFAULT_BLOCK_ELEMENTS, True, budget)
+    return EncodeOptions.of("default", SpatialOptions(), None, True, budget)
 
 
 def without_source(metadata: Metadata, unchanged: Collection[str]) -> Metadata:

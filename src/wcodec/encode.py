@@ -24,18 +24,17 @@ from numpy.typing import NDArray
 from wcodec._version import __version__
 from wcodec.checkpoint import ShardEdit, edit_indexes, join, plan_encode
 from wcodec.codec import batch
+from wcodec.codec.coding import Plan, encode_window
 from wcodec.codec.layout import Window
 from wcodec.codec.plan import (
-    DEFAULT_BLOCK_ELEMENTS,
+    BLOCK_ELEMENTS,
+    LEVELS,
     MAX_BLOCK_ELEMENTS,
     MIN_BLOCK_ELEMENTS,
     SAMPLE_BYTES,
-    ZSTD_LEVEL,
-    Plan,
     plan_layer,
 )
 from wcodec.codec.spatial import SpatialOptions
-from wcodec.codec.structure import group_rows
 from wcodec.container import LayerHead, Metadata, Reader, Writer
 from wcodec.decode import DecodeOptions, decode_budget, write_safetensors
 from wcodec.dequantise import QUANTISED, scale_name
@@ -57,8 +56,6 @@ from wcodec.sources import (
     tensor_source,
 )
 
-LEVELS = ("default", "max")
-
 Path = str | os.PathLike[str]
 
 
@@ -72,16 +69,27 @@ class EncodeOptions:
     verify: bool
     budget: Budget
 
-    def __post_init__(self) -> None:
-        if self.level not in LEVELS:
-            raise ValueError(f"level is {self.level!r}, expected one of {', '.join(LEVELS)}")
-        if self.level != "default":
-            raise NotImplementedError("level='max' is not built yet; use level='default'")
-        if not MIN_BLOCK_ELEMENTS <= self.block_elements <= MAX_BLOCK_ELEMENTS:
+    @staticmethod
+    def of(
+        level: str,
+        spatial: SpatialOptions,
+        block_elements: int | None,
+        verify: bool,
+        budget: Budget,
+    ) -> EncodeOptions:
+        """Check what a caller gave; block_elements None stands for that of the level. Raises
+        ValueError.
+        """
+        if level not in LEVELS:
+            raise ValueError(f"level is {level!r}, expected one of {', '.join(LEVELS)}")
+        if block_elements is None:
+            block_elements = BLOCK_ELEMENTS[level]
+        if not MIN_BLOCK_ELEMENTS <= block_elements <= MAX_BLOCK_ELEMENTS:
             raise ValueError(
-                f"block_elements is {self.block_elements}, "
+                f"block_elements is {block_elements}, "
                 f"expected {MIN_BLOCK_ELEMENTS} to {MAX_BLOCK_ELEMENTS}"
             )
+        return EncodeOptions(level, spatial, block_elements, verify, budget)
 
 
 def encode_budget(threads: int | None, max_memory: int | None = None) -> Budget:
@@ -167,16 +175,19 @@ def encode_checkpoint(
     that exists is replaced, or with `resume` kept if it has the same options and decodes to the
     very bytes of its source; both are read in full to know that. `resume` does so for one file too.
 
-    `tile_size` (4, 8, 16, 32 or 64), `predictors` (some of none, left, top, avg, planar, median)
-    and `transforms` (some of none, dct, adst, hadamard; only in tiles from 8 up) restrict what the
-    spatial coding of integer tensors may use (default: 16 and all).
+    `level="max"` makes files smaller at a tenth of the speed: every coding that can win is tried on
+    a sample of each tensor, and blocks are larger. `tile_size` (4, 8, 16, 32 or 64), `predictors`
+    (some of none, left, top, avg, planar, median) and `transforms` (some of none, dct, adst,
+    hadamard; only in tiles from 8 up) restrict what the spatial coding may use (default: 16 and
+    all).
 
     `quant_type="int8"` quantises first, which loses precision: of each tensor of F16, BF16 or F32
     with two axes or more, `name` becomes an I8 tensor and `name.scale` an F32 one with a scale for
     each index of the first axis (largest magnitude / 127); others stay. Decoding gives these, or
     with dequantize=True floats again. The input is a path or a dict then.
 
-    `block_elements` is the aimed number of elements of a block (default 131072). `metadata` maps
+    `block_elements` is the aimed number of elements of a block (default 131072, at level max
+    1048576). `metadata` maps
     text to text; for arrays it also becomes the `__metadata__` of the safetensors file that
     decoding writes. With `verify` every block is decoded again and compared before it leaves.
     `duplicates` stores layers with equal bytes of a file once (default: only if `output` is a path,
@@ -192,7 +203,7 @@ def encode_checkpoint(
 
     Raises FormatError if the input is not a valid safetensors file, ValueError or TypeError for
     wrong arguments (and for less `max_memory` than the least that the message names),
-    NotImplementedError for options that are not built yet, OSError from the file
+    OSError from the file
     system. Nothing is left behind then; `resume` leaves the shards that are finished. PartialError
     if some files of a directory fail: the others are there, but no index.
     """
@@ -203,10 +214,10 @@ def encode_checkpoint(
         raise ValueError(f"quant_type is {quant_type!r}, expected None or {QUANT_TYPES[0]!r}")
     if quant_type is not None and resume:
         raise ValueError("resume compares with the source, which a quantised file does not give")
-    options = EncodeOptions(
+    options = EncodeOptions.of(
         level=level,
         spatial=SpatialOptions.of(tile_size, predictors, transforms),
-        block_elements=DEFAULT_BLOCK_ELEMENTS if block_elements is None else block_elements,
+        block_elements=block_elements,
         verify=verify,
         budget=encode_budget(threads, max_memory),
     )
@@ -362,6 +373,7 @@ def encode_layer(
         tensor.shape,
         tensor.data_bytes,
         sample,
+        options.level,
         options.block_elements,
         options.spatial,
     )
@@ -413,40 +425,9 @@ def _encode(
 ) -> list[batch.Blocks]:
     """The blocks of one window, in parts."""
     options.budget.check(reader.name, window.size)
-    grid = plan.grid
     data = reader.get(window.start, window.size)
-    if plan.family == batch.LZ:
-        assert window.descriptors is not None
-        return batch.encode_lz(
-            data,
-            grid.unit_bytes,
-            window.descriptors,
-            shuffle=plan.shuffle,
-            zstd_level=ZSTD_LEVEL,
-            verify=options.verify,
-        )
-    parts = []
-    if window.descriptors is None:
-        groups = group_rows(data.view(np.uint32).reshape(window.rows, -1))
-        parts.append(batch.encode_row_groups(groups, ZSTD_LEVEL))
-        descriptors, row_index = grid.group_descriptors(groups)
-    else:
-        descriptors, row_index = window.descriptors, batch.NO_ROWS
-    parts.append(
-        batch.encode_blocks(
-            data,
-            grid.unit_bytes,
-            descriptors,
-            row_index,
-            family=plan.family,
-            form_set=plan.form_set,
-            n_streams=max(1, plan.n_streams),
-            spatial=plan.spatial,
-            verify=options.verify,
-            threads=options.budget.threads,
-        )
-    )
-    return parts
+    threads = options.budget.threads
+    return encode_window(plan, window, data, verify=options.verify, threads=threads)
 
 
 class _WindowReader:
@@ -586,7 +567,7 @@ def encode_array(
     """
     spatial = SpatialOptions.of(tile_size, predictors, transforms)
     budget = encode_budget(threads)
-    options = EncodeOptions(level, spatial, DEFAULT_BLOCK_ELEMENTS, True, budget)
+    options = EncodeOptions.of(level, spatial, None, True, budget)
     tensor = ArrayTensor("weight", array) if dtype is None else _typed_tensor(array, dtype)
     file = io.BytesIO()
     encode_tensors(tensor_source([tensor]), file, Metadata(wcodec_version=__version__), options)

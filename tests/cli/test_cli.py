@@ -294,7 +294,6 @@ def test_unnamed_output(tmp_path):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--level", "max"], ["level='max'", "not built"]),
         (["--level", "silly"], ["silly"]),
         (["--predictors", "top,west"], ["predictors", "'west'"]),
         (["--transforms", ""], ["transforms", "''"]),

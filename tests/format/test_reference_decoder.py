@@ -902,7 +902,7 @@ LAYER_CASES: dict[str, tuple[Callable[[], list[Layer]], str]] = {
     "head_crc": (lambda: [abc(seal=lambda head: head + bytes(4))], "head_crc"),
     "kind": (lambda: [abc(head={"kind": 2}, entry={"kind": 2})], "kind 2 is unknown"),
     "family": (lambda: [abc(family=1)], "family 1 is unknown"),
-    "reserved family": (lambda: [abc(family=3)], "family 3 is unknown"),
+    "reserved family": (lambda: [abc(family=6)], "family 6 is unknown"),
     "unit_bytes": (lambda: [abc(unit_bytes=2)], "unit_bytes is 2, expected 1"),
     "unit of another dtype": (lambda: [abc(dtype="X7", unit_bytes=2)], "unit_bytes is 2"),
     "flags": (lambda: [abc(flags=2)], "reserved bits are set in flags 0x2"),

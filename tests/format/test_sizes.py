@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every benchmark case whose data is here encodes to the size pinned in benchmarks/sizes.csv."""
 
+from itertools import product
+
 import cases
 import pytest
 import sizes
+
+import wcodec
 
 HEAD, ROWS = sizes.read()
 HERE = {case.name: case for case in cases.all_cases()[0]}
@@ -11,16 +15,19 @@ LARGE = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=LARGE) if n.startswith("minilm") else n for n in ROWS]
+    ("name", "level"),
+    [pytest.param(*key, marks=LARGE if key[0].startswith("minilm") else ()) for key in ROWS],
 )
-def test_size(name):
+def test_size(name, level):
     if name not in HERE:
         pytest.skip("its data is not here (benchmarks/cases.py)")
-    if ROWS[name]["zstd"] == "yes" and not HEAD.endswith(f"zstandard {sizes.zstd_version()}"):
+    row = ROWS[name, level]
+    if row["zstd"] == "yes" and not HEAD.endswith(f"zstandard {sizes.zstd_version()}"):
         pytest.skip(f"zstd has a part in it, and this is zstandard {sizes.zstd_version()}")
-    assert sizes.measure(HERE[name]) == ROWS[name]
+    assert sizes.measure(HERE[name], level) == row
 
 
 def test_every_case_is_pinned():
-    assert sorted(set(HERE) - set(ROWS)) == []
-    assert {"demo", *(f"synthetic {name}" for name in cases.SYNTHETIC)} <= set(ROWS)
+    assert set(product(HERE, wcodec.LEVELS)) <= set(ROWS)
+    own = ["demo", *(f"synthetic {name}" for name in cases.SYNTHETIC)]
+    assert set(product(own, wcodec.LEVELS)) <= set(ROWS)

@@ -313,6 +313,7 @@ def encode(backend: str, words: np.ndarray, form_set: int, n_streams: int, shift
         form_set,
         n_streams,
         (0, 0, 0, 0),
+        (0, False),
         True,
         1,
     )

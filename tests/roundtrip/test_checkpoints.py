@@ -228,8 +228,8 @@ def test_the_library_is_silent(model, tmp_path, capfd):
 
 
 def test_wrong_arguments(model, tmp_path):
-    with pytest.raises(NotImplementedError, match="level"):
-        wcodec.encode_checkpoint(model, tmp_path / "a", level="max")
+    with pytest.raises(ValueError, match="level"):
+        wcodec.encode_checkpoint(model, tmp_path / "a", level="least")
     with pytest.raises(ValueError, match="quant_type"):
         wcodec.encode_checkpoint(model, tmp_path / "a", quant_type="int3")
     with pytest.raises(ValueError, match="tile_size"):

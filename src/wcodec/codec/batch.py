@@ -26,10 +26,18 @@ STREAMING_ALIGNMENT = _core.STREAMING_ALIGNMENT
 RAW = _core.CODING_RAW
 CONSTANT = _core.CODING_CONSTANT
 RANS16 = _core.CODING_RANS16
+RANS32 = _core.CODING_RANS32
 SPATIAL = _core.CODING_SPATIAL
 LZ = _core.CODING_LZ
 ROW_GROUPS = _core.CODING_ROW_GROUPS
-CODING_NAMES = {RAW: "raw", CONSTANT: "constant", RANS16: "rans16", SPATIAL: "spatial", LZ: "lz"}
+CODING_NAMES = {
+    RAW: "raw",
+    CONSTANT: "constant",
+    RANS16: "rans16",
+    RANS32: "rans32",
+    SPATIAL: "spatial",
+    LZ: "lz",
+}
 
 SPATIAL_SIGNED = _core.SPATIAL_SIGNED
 SPATIAL_UNSIGNED = _core.SPATIAL_UNSIGNED
@@ -103,13 +111,15 @@ def encode_blocks(
     form_set: int = 0,
     n_streams: int = 1,
     spatial: tuple[int, int, int, int] = (0, 0, 0, 0),
+    rans32: tuple[int, bool] = (0, False),
     verify: bool,
     threads: int,
 ) -> Blocks:
-    """Encode blocks of a matrix as raw, constant or `family`: raw, rans16 or spatial.
+    """Encode blocks of a matrix as raw, constant or `family`: raw, rans16, rans32 or spatial.
 
-    rans16 takes the forms of `form_set`, spatial is given its form, tile_log2 and the sets of
-    predictors and transforms.
+    rans16 takes the forms of `form_set`; rans32 its splits (bit k: without the lowest k of the
+    highest 16 bits, 16 + k: nor the sign), the bits of an exponent (0: integers) and whether
+    classes are tried; spatial its form, tile_log2 and the sets of predictors and transforms.
     """
     room = np.zeros(len(descriptors), dtype=BLOCK_HEADER)
     room["payload_bytes"] = descriptors["rows"].astype(np.uint64) * descriptors["cols"] * unit_bytes
@@ -126,6 +136,7 @@ def encode_blocks(
         form_set,
         n_streams,
         spatial,
+        rans32,
         verify,
         threads,
     )

@@ -7,7 +7,7 @@ size in bounded memory.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -138,6 +138,18 @@ class Grid:
                 f"layer {layer!r}: a block holds up to {units} units of {self.unit_bytes} bytes, "
                 f"expected at most {batch.MAX_BLOCK_UNITS} units and {batch.MAX_BLOCK_BYTES} bytes"
             )
+
+    def first_rows(self, size: int) -> "Grid":
+        """The grid of as many rows as fit into `size` bytes, cut alike; of a part of the first row
+        where not even that fits. The layer has data.
+        """
+        rows = min(self.rows, size // self.row_bytes)
+        if rows > 0:
+            block_rows, panel_rows = min(self.block_rows, rows), min(self.panel_rows, rows)
+            return replace(self, rows=rows, block_rows=block_rows, panel_rows=panel_rows)
+        cols = max(1, size // self.unit_bytes)
+        col_bands = max(1, self.col_bands * cols // self.cols)
+        return Grid(1, cols, self.unit_bytes, 1, col_bands, 1, False)
 
     def windows(self, aim_bytes: int) -> Iterator[Window]:
         """Yield windows of about aim_bytes bytes, in order; together they cover the layer exactly

@@ -5,19 +5,21 @@ A plan depends on the dtype, the shape and a sample (the first SAMPLE_BYTES of t
 pipe can give too), never on other layers, threads or backends. Costs are integers.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wcodec import zstd_frame
-from wcodec.codec import batch
+from wcodec.codec import batch, rans32
+from wcodec.codec.coding import TRIAL_SHARE_UNIT, Plan, trial_share
 from wcodec.codec.layout import COLUMN_STEP, Grid, matrix_shape
-from wcodec.codec.spatial import FORMS, SpatialOptions, spatial_bits
+from wcodec.codec.spatial import FLOAT_FORMS, FORMS, SpatialOptions, spatial_pays
 from wcodec.codec.structure import row_groups_pay
 from wcodec.dtypes import unit_bytes
 
-DEFAULT_BLOCK_ELEMENTS = 128 << 10
+LEVELS = ("default", "max")
+BLOCK_ELEMENTS = {"default": 128 << 10, "max": 1 << 20}
 MIN_BLOCK_ELEMENTS = 1 << 10
 MAX_BLOCK_ELEMENTS = 4 << 20
 SINGLE_STREAM_ELEMENTS = 64 << 10  # smaller layers have one stream a block
@@ -26,21 +28,11 @@ LONG_AXIS = 256
 LZ_BLOCK_BYTES = 8 << 20
 WINDOW_BYTES = 32 << 20
 SAMPLE_BYTES = WINDOW_BYTES
-LZ_TRIAL_BYTES = 1 << 20
-ZSTD_LEVEL = zstd_frame.LEVEL
+TRIAL_BYTES = 1 << 20
+MAX_ZSTD_LEVEL = 19
+MIN_GAIN_SHARE = 256  # a coding that decodes slower must save more than 1 / 256
 
 FORM_SETS = {"BF16": batch.BF16_FORMS, "F16": batch.FP16_FORMS, "F32": batch.FP32_FORMS}
-
-
-@dataclass(frozen=True)
-class Plan:
-    family: int
-    row_axes: int
-    grid: Grid
-    form_set: int
-    n_streams: int
-    shuffle: bool
-    spatial: tuple[int, int, int, int] = (0, 0, 0, 0)  # form, tile_log2 and sets for the core
 
 
 def plan_layer(
@@ -48,48 +40,91 @@ def plan_layer(
     shape: tuple[int, ...],
     data_bytes: int,
     sample: NDArray[np.uint8],
+    level: str,
     block_elements: int,
     spatial: SpatialOptions,
 ) -> Plan:
     """Plan a layer from its first bytes (all of them, or SAMPLE_BYTES at least)."""
     w = unit_bytes(dtype)
     if data_bytes == 0:
-        return Plan(batch.RAW, 0, Grid(0, 0, w, 0, 0, 0, False), 0, 0, False)
-    form_set = FORM_SETS.get(dtype, 0)
-    if form_set:
-        return _plan_rans16(dtype, shape, data_bytes, sample, block_elements, form_set)
-    trial = sample[:LZ_TRIAL_BYTES]
-    lz_bytes, shuffle = _choose_lz(trial, w)
-    row_axes = choose_row_axes(shape)
-    rows, cols = matrix_shape(dtype, shape, data_bytes, row_axes)
-    bits = spatial_bits(sample, dtype, cols, w, spatial)
-    if bits is not None and bits * (len(trial) // w) < 8 * lz_bytes:
-        grid = choose_grid(rows, cols, w, block_elements)
-        sets = (FORMS[dtype], spatial.tile_log2, spatial.predictor_set, spatial.transform_set)
-        return Plan(batch.SPATIAL, row_axes, grid, 0, 0, False, sets)
-    pays = lz_bytes < len(trial) // w * w
-    block_units = LZ_BLOCK_BYTES // w if pays else min(block_elements, LZ_BLOCK_BYTES // w)
-    grid = choose_grid(1, data_bytes // w, w, block_units)
-    return Plan(batch.LZ if pays else batch.RAW, 0, grid, 0, 0, shuffle)
-
-
-def _plan_rans16(
-    dtype: str,
-    shape: tuple[int, ...],
-    data_bytes: int,
-    sample: NDArray[np.uint8],
-    block_elements: int,
-    form_set: int,
-) -> Plan:
-    w = unit_bytes(dtype)
+        return Plan(batch.RAW, 0, Grid(0, 0, w, 0, 0, 0, False))
+    thorough = level == "max"
     row_axes = choose_row_axes(shape)
     rows, cols = matrix_shape(dtype, shape, data_bytes, row_axes)
     grid = choose_grid(rows, cols, w, block_elements)
-    if dtype == "F32" and row_groups_pay(sample, cols):
-        panel_rows = min(rows, max(1, WINDOW_BYTES // grid.row_bytes))
-        grid = Grid(rows, cols, w, grid.block_rows, grid.col_bands, panel_rows, True)
-    n_streams = 1 if rows * cols < SINGLE_STREAM_ELEMENTS else 2
-    return Plan(batch.RANS16, row_axes, grid, form_set, n_streams, False)
+    rans16 = _plan_rans16(dtype, row_axes, grid, sample)
+    if rans16 is not None and not thorough:
+        return rans16
+    trial = sample[:TRIAL_BYTES]
+    best = _plan_lz(w, data_bytes, trial)
+    share = trial_share(best, trial)
+    for plan in (
+        _plan_rans32(dtype, row_axes, grid, sample, thorough),
+        _plan_spatial(dtype, row_axes, grid, sample, spatial, thorough),
+        rans16,
+    ):
+        if plan is None:
+            continue
+        own = trial_share(plan, trial)
+        # What comes later decodes slower than what came before.
+        if own + (0 if thorough else share // MIN_GAIN_SHARE) < share:
+            best, share = plan, own
+    if share < TRIAL_SHARE_UNIT:
+        slow = thorough and best.family == batch.LZ
+        return replace(best, zstd_level=MAX_ZSTD_LEVEL) if slow else best
+    return Plan(batch.RAW, 0, choose_grid(1, data_bytes // w, w, block_elements))
+
+
+def _plan_rans16(dtype: str, row_axes: int, grid: Grid, sample: NDArray[np.uint8]) -> Plan | None:
+    form_set = FORM_SETS.get(dtype)
+    if form_set is None:
+        return None
+    n_streams = 1 if grid.rows * grid.cols < SINGLE_STREAM_ELEMENTS else 2
+    grid = _with_row_groups(dtype, grid, sample)
+    return Plan(batch.RANS16, row_axes, grid, form_set=form_set, n_streams=n_streams)
+
+
+def _plan_rans32(
+    dtype: str, row_axes: int, grid: Grid, sample: NDArray[np.uint8], thorough: bool
+) -> Plan | None:
+    splits = rans32.splits(dtype, thorough)
+    if splits == 0:
+        return None
+    grid = _with_row_groups(dtype, grid, sample)
+    options = (rans32.exponent_bits(dtype), thorough)
+    return Plan(batch.RANS32, row_axes, grid, form_set=splits, rans32=options)
+
+
+def _plan_spatial(
+    dtype: str,
+    row_axes: int,
+    grid: Grid,
+    sample: NDArray[np.uint8],
+    options: SpatialOptions,
+    thorough: bool,
+) -> Plan | None:
+    form = (FORMS | FLOAT_FORMS if thorough else FORMS).get(dtype)
+    if form is None or not spatial_pays(sample, form, grid.cols, grid.unit_bytes, options):
+        return None
+    sets = (form, options.tile_log2, options.predictor_set, options.transform_set)
+    return Plan(batch.SPATIAL, row_axes, grid, spatial=sets)
+
+
+def _plan_lz(w: int, data_bytes: int, sample: NDArray[np.uint8]) -> Plan:
+    """With byte shuffling where it makes a sample smaller."""
+    sample = sample[: len(sample) // w * w]
+    size = len(zstd_frame.compress(sample.data))
+    shuffle = w > 1 and len(zstd_frame.compress(batch.shuffle_bytes(sample, w).data)) < size
+    grid = choose_grid(1, data_bytes // w, w, LZ_BLOCK_BYTES // w)
+    return Plan(batch.LZ, 0, grid, shuffle=shuffle)
+
+
+def _with_row_groups(dtype: str, grid: Grid, sample: NDArray[np.uint8]) -> Grid:
+    """The grid with rows sorted by structure where that pays."""
+    if dtype != "F32" or not row_groups_pay(sample, grid.cols):
+        return grid
+    panel_rows = min(grid.rows, max(1, WINDOW_BYTES // grid.row_bytes))
+    return replace(grid, panel_rows=panel_rows, row_groups=True)
 
 
 def choose_row_axes(shape: tuple[int, ...]) -> int:
@@ -118,15 +153,3 @@ def choose_grid(rows: int, cols: int, w: int, block_units: int) -> Grid:
 
 def _round_up(columns: int) -> int:
     return -(-columns // COLUMN_STEP) * COLUMN_STEP
-
-
-def _choose_lz(sample: NDArray[np.uint8], w: int) -> tuple[int, bool]:
-    """Bytes that zstd needs for a sample, and whether byte shuffling makes them fewer."""
-    sample = sample[: len(sample) // w * w]
-    plain = len(zstd_frame.compress(sample.data, ZSTD_LEVEL))
-    shuffled = (
-        len(zstd_frame.compress(batch.shuffle_bytes(sample, w).data, ZSTD_LEVEL))
-        if w > 1
-        else plain
-    )
-    return min(plain, shuffled), shuffled < plain

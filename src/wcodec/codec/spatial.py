@@ -20,6 +20,7 @@ FORMS = {
     "I16": batch.SPATIAL_SIGNED,
     "U16": batch.SPATIAL_UNSIGNED,
 }
+FLOAT_FORMS = dict.fromkeys(("F16", "BF16", "F32"), batch.SPATIAL_FLOAT)
 
 SAMPLE_STRIPS = 4  # of one row of tiles each
 SAMPLE_COLUMNS = 1024
@@ -88,25 +89,24 @@ def _chosen(what: str, names: Iterable[str] | None, known: tuple[str, ...]) -> t
     return tuple(name for name in known if name in wanted)
 
 
-def spatial_bits(
-    sample: NDArray[np.uint8], dtype: str, cols: int, w: int, options: SpatialOptions
-) -> float | None:
-    """Bits a unit that prediction or a transform needs for a few tiles of a sample, the first bytes
-    of a matrix of `cols` columns; None where they gain nothing worth having.
+def spatial_pays(
+    sample: NDArray[np.uint8], form: int, cols: int, w: int, options: SpatialOptions
+) -> bool:
+    """Whether prediction or a transform gains something worth having on a few tiles of a sample,
+    the first bytes of a matrix of `cols` columns.
 
     Ordinary weights gain nothing, and this is all that the spatial coding costs them.
     """
-    form = FORMS.get(dtype)
     rows = len(sample) // (cols * w)
-    if form is None or rows * cols < MIN_UNITS:
-        return None
+    if rows * cols < MIN_UNITS:
+        return False
     matrix = sample[: rows * cols * w].reshape(rows, cols * w)
     height = min(rows, options.tile_size)
     last = SAMPLE_STRIPS - 1
     starts = [(rows - height) * i // last for i in range(SAMPLE_STRIPS)]
     width = min(cols, SAMPLE_COLUMNS)
     strips = np.concatenate([matrix[s : s + height, : width * w] for s in dict.fromkeys(starts)])
-    none, best, n_units = batch.sample_spatial(
+    none, best, _ = batch.sample_spatial(
         strips,
         w,
         form,
@@ -115,4 +115,4 @@ def spatial_bits(
         options.transform_set,
         max(4, SAMPLE_UNITS // options.tile_size**2),
     )
-    return best / (256 * n_units) if best + none // MIN_GAIN_SHARE < none else None
+    return best + none // MIN_GAIN_SHARE < none

@@ -34,8 +34,8 @@ KIND_STORED = 0
 KIND_REFERENCE = 1
 
 CODING_DIRECTORY = 255
-FAMILIES = {0: "raw", 2: "rans16", 4: "spatial", 5: "lz"}
-RESERVED_FAMILIES = {3: "rans32", 6: "delta"}
+FAMILIES = {0: "raw", 2: "rans16", 3: "rans32", 4: "spatial", 5: "lz"}
+RESERVED_FAMILIES = {6: "delta"}
 
 MAX_DTYPE_BYTES = 255
 

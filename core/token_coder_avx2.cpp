@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Steps of the coder of tokens with AVX2: 32 lanes are four registers of 8 states. Built with ISA
+// flags, so everything here but the entry has internal linkage: see rans16_avx512.cpp.
+#include <immintrin.h>
+
+#include "kernels.hpp"
+
+#define INLINE __attribute__((always_inline)) inline
+
+namespace wcodec {
+namespace {
+
+constexpr uint32_t N_REGISTERS = 4;
+constexpr uint32_t REGISTER_LANES = 8;
+
+// Which of the next words goes to each lane that takes one: the lane's rank among them.
+struct Ranks {
+    alignas(8) uint8_t of[256][REGISTER_LANES];
+};
+
+constexpr Ranks make_ranks() {
+    Ranks ranks{};
+    for (unsigned mask = 0; mask < 256; ++mask) {
+        uint8_t rank = 0;
+        for (unsigned lane = 0; lane < REGISTER_LANES; ++lane)
+            if (mask >> lane & 1) ranks.of[mask][lane] = rank++;
+    }
+    return ranks;
+}
+constexpr Ranks RANKS = make_ranks();
+
+INLINE __m256i widen_bytes(const uint8_t* from) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+}
+
+// One symbol of 8 lanes; the entries that the states lead to.
+INLINE __m256i decode_register(__m256i& x, __m256i first_slot, const int* slots,
+                               const uint8_t*& from) {
+    const __m256i slot_mask = _mm256_set1_epi32(static_cast<int>(TOKEN_SCALE - 1));
+    const __m256i slot = _mm256_or_si256(_mm256_and_si256(x, slot_mask), first_slot);
+    const __m256i entry = _mm256_i32gather_epi32(slots, slot, 4);
+    const __m256i frequency = _mm256_add_epi32(_mm256_srli_epi32(entry, 20), _mm256_set1_epi32(1));
+    const __m256i rest = _mm256_and_si256(_mm256_srli_epi32(entry, 8), slot_mask);
+    x = _mm256_add_epi32(_mm256_mullo_epi32(frequency, _mm256_srli_epi32(x, TOKEN_SCALE_BITS)),
+                         rest);
+    const __m256i takes = _mm256_cmpeq_epi32(_mm256_srli_epi32(x, 16), _mm256_setzero_si256());
+    const auto mask = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(takes)));
+    const __m256i words =
+        _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+    const __m256i longer = _mm256_or_si256(
+        _mm256_slli_epi32(x, 16), _mm256_permutevar8x32_epi32(words, widen_bytes(RANKS.of[mask])));
+    x = _mm256_blendv_epi8(x, longer, takes);
+    from += 2 * static_cast<uint32_t>(__builtin_popcount(mask));
+    return entry;
+}
+
+// The low bytes of 32 numbers, in order.
+INLINE __m256i low_bytes(const __m256i* numbers) {
+    const __m256i mask = _mm256_set1_epi32(255);
+    const __m256i low =
+        _mm256_packus_epi32(_mm256_and_si256(numbers[0], mask), _mm256_and_si256(numbers[1], mask));
+    const __m256i high =
+        _mm256_packus_epi32(_mm256_and_si256(numbers[2], mask), _mm256_and_si256(numbers[3], mask));
+    const __m256i packed = _mm256_packus_epi16(low, high);
+    return _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+template <bool has_ids>
+INLINE const uint8_t* decode_steps(uint32_t* states, const uint8_t* from, const uint8_t* end,
+                                   const uint8_t* ids, size_t n_steps, const TokenSlots* tables,
+                                   uint8_t* symbols) {
+    const int* slots = reinterpret_cast<const int*>(tables->entry);
+    __m256i x[N_REGISTERS];
+    for (uint32_t r = 0; r < N_REGISTERS; ++r)
+        x[r] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(states + r * REGISTER_LANES));
+    for (size_t step = 0; step < n_steps; ++step, symbols += TOKEN_LANES) {
+        __m256i entries[N_REGISTERS];
+        for (uint32_t r = 0; r < N_REGISTERS; ++r) {
+            __m256i first_slot = _mm256_setzero_si256();
+            if (has_ids) {
+                first_slot = _mm256_slli_epi32(widen_bytes(ids), TOKEN_SCALE_BITS);
+                ids += REGISTER_LANES;
+            }
+            entries[r] = decode_register(x[r], first_slot, slots, from);
+        }
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(symbols), low_bytes(entries));
+        if (__builtin_expect(from > end, 0)) break;
+    }
+    for (uint32_t r = 0; r < N_REGISTERS; ++r)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(states + r * REGISTER_LANES), x[r]);
+    return from;
+}
+
+}  // namespace
+
+const uint8_t* decode_token_steps_avx2(uint32_t* states, const uint8_t* from, const uint8_t* end,
+                                       const uint8_t* ids, size_t n_steps, const TokenSlots* tables,
+                                       uint8_t* symbols) {
+    return ids ? decode_steps<true>(states, from, end, ids, n_steps, tables, symbols)
+               : decode_steps<false>(states, from, end, ids, n_steps, tables, symbols);
+}
+
+}  // namespace wcodec

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is to be done with a layer, and doing it: a plan and the bytes of a window -> its blocks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wcodec import zstd_frame
+from wcodec.codec import batch
+from wcodec.codec.layout import Grid, Window
+from wcodec.codec.structure import group_rows
+
+TRIAL_SHARE_UNIT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    family: int
+    row_axes: int
+    grid: Grid
+    form_set: int = 0  # of rans16, or the splits of rans32
+    n_streams: int = 1  # of rans16
+    shuffle: bool = False  # of lz
+    zstd_level: int = zstd_frame.LEVEL
+    spatial: tuple[int, int, int, int] = (0, 0, 0, 0)  # form, tile_log2 and sets for the core
+    rans32: tuple[int, bool] = (0, False)  # bits of an exponent, and whether to try classes
+
+
+def encode_window(
+    plan: Plan, window: Window, data: NDArray[np.uint8], *, verify: bool, threads: int
+) -> list[batch.Blocks]:
+    """Encode one window, in parts."""
+    w = plan.grid.unit_bytes
+    if plan.family == batch.LZ:
+        assert window.descriptors is not None
+        return batch.encode_lz(
+            data,
+            w,
+            window.descriptors,
+            shuffle=plan.shuffle,
+            zstd_level=plan.zstd_level,
+            verify=verify,
+        )
+    parts = []
+    if window.descriptors is None:
+        groups = group_rows(data.view(np.uint32).reshape(window.rows, -1))
+        parts.append(batch.encode_row_groups(groups, plan.zstd_level))
+        descriptors, row_index = plan.grid.group_descriptors(groups)
+    else:
+        descriptors, row_index = window.descriptors, batch.NO_ROWS
+    parts.append(
+        batch.encode_blocks(
+            data,
+            w,
+            descriptors,
+            row_index,
+            family=plan.family,
+            form_set=plan.form_set,
+            n_streams=plan.n_streams,
+            spatial=plan.spatial,
+            rans32=plan.rans32,
+            verify=verify,
+            threads=threads,
+        )
+    )
+    return parts
+
+
+def trial_share(plan: Plan, sample: NDArray[np.uint8]) -> int:
+    """What the plan makes of the first bytes of a layer, in 1 / TRIAL_SHARE_UNIT of their size;
+    the headers of blocks count as nothing, as they do beside a layer of raw blocks.
+    """
+    grid = plan.grid.first_rows(len(sample))
+    size = 0
+    for window in grid.windows(grid.data_bytes):
+        data = sample[window.start : window.start + window.size]
+        parts = encode_window(plan, window, data, verify=False, threads=1)
+        size += sum(int(part.headers["payload_bytes"].sum()) for part in parts)
+    return size * TRIAL_SHARE_UNIT // grid.data_bytes
