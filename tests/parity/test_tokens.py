@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every backend decodes streams of rans32 like the scalar one: the same units or the same error."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from support.rans32_blocks import decode, encode
+
+from wcodec import _core
+from wcodec.codec import batch
+from wcodec.errors import CorruptError
+
+OTHERS = [name for name in _core.backends() if name != "scalar"]
+SIZES = [*range(1, 70, 7), *range(95, 98), 160, 1000, 1023, 1024, 1025, 30000]
+
+pytestmark = pytest.mark.skipif(not OTHERS, reason="this machine runs the scalar backend alone")
+
+
+@pytest.fixture(params=OTHERS)
+def backend(request) -> Iterator[str]:
+    old = _core.backend()
+    yield request.param
+    _core.set_backend(old)
+
+
+def decoded(backend: str, blocks: batch.Blocks, array: np.ndarray) -> bytes | str:
+    _core.set_backend(backend)
+    try:
+        return decode(blocks, array).tobytes()
+    except CorruptError as error:
+        return str(error)
+
+
+def matrix(n: int, rows: int) -> np.ndarray:
+    random = np.random.default_rng(n)
+    scale = np.exp2(np.arange(rows) % 4)[:, None]
+    values = random.normal(0, 2, (rows, n)) * scale
+    return values.clip(-100, 100).astype(np.int8)
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_sizes(backend, n):
+    for array in (matrix(n, 1), matrix(max(1, n // 16), 16)):
+        blocks = encode(array, classes=True)
+        assert decoded(backend, blocks, array) == array.tobytes()
+        assert decoded("scalar", blocks, array) == array.tobytes()
+
+
+@pytest.mark.parametrize("rows", [1, 16])
+def test_hostile_streams(backend, rows):
+    array = matrix(4000 // rows, rows)
+    blocks = encode(array, classes=True)
+    payload = blocks.data.tobytes()[16 : 16 + int(blocks.headers[0]["payload_bytes"])]
+    random = np.random.default_rng(rows)
+    outcomes = set()
+    for _ in range(300):
+        changed = np.frombuffer(payload, np.uint8).copy()
+        at = random.integers(len(payload) // 8, len(payload), random.integers(1, 4))
+        changed[at] = random.choice([0, 255, random.integers(0, 256)])
+        hostile = batch.frame_block(batch.RANS32, 0, changed.tobytes())
+        expected = decoded("scalar", hostile, array)
+        assert decoded(backend, hostile, array) == expected
+        outcomes.add(expected if isinstance(expected, str) else "")
+    assert len(outcomes) > 1
