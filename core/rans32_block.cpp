@@ -48,7 +48,9 @@ struct EncodeParts {
 };
 
 void write_classes(const uint8_t* classes, uint32_t n, BitWriter& writer) {
-    const ClassCoding coding = best_class_coding(classes, n);
+    uint32_t counts[MAX_RANS32_CLASS + 1] = {};
+    for (uint32_t i = 0; i < n; ++i) ++counts[classes[i]];
+    const ClassCoding coding = best_class_coding(counts);
     writer.put(coding.base, 4);
     writer.put(coding.parameter, 3);
     for (uint32_t i = 0; i < n; ++i)

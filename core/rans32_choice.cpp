@@ -26,9 +26,11 @@ constexpr uint32_t MIN_CLASSED = 8;  // rows and columns of a block with classes
 constexpr uint32_t SLOT_COST_DIVISOR = 2839;
 constexpr uint32_t ENTRY_COST_BITS = 3;
 
-constexpr int32_t OCTAVE = 256;               // logarithms are in 2^-8
-constexpr int32_t MAX_DISTANCE = 6 * OCTAVE;  // of a magnitude from the mean: zeros, outliers
-constexpr uint32_t N_CLASSES = MAX_RANS32_CLASS + 1;
+constexpr int32_t OCTAVE = 256;                    // logarithms are in 2^-8
+constexpr int32_t MAX_DISTANCE = 6 * OCTAVE;       // of a magnitude from the mean: zeros, outliers
+constexpr uint32_t N_FINE = MAX_RANS32_CLASS + 1;  // classes that are counted
+constexpr int64_t SPREAD = 3;  // classes reach so many mean distances from the mean
+constexpr size_t JOINT_BYTES = sizeof(uint32_t) * N_FINE * N_FINE * MAX_ALPHABET;
 
 // The tops that occur.
 struct Top {
@@ -37,22 +39,22 @@ struct Top {
 };
 
 struct Scratch {
-    uint16_t* tops;      // of the units
-    uint32_t* counts;    // by top, or by code
-    Top* found;          // tops that occur
-    uint8_t* symbol_of;  // by code
-    int32_t* magnitude;  // by code, in 2^-8 octaves
-    int64_t* row_sum;
-    int64_t* col_sum;
+    uint16_t* tops;                           // of the units
+    uint32_t* counts;                         // by top, or by code
+    Top* found;                               // tops that occur
+    uint8_t* symbol_of;                       // by code
+    uint32_t (*joint)[N_FINE][MAX_ALPHABET];  // by class of the row, of the column, and symbol
+    int32_t* row_mean;
+    int32_t* col_mean;
 
     Scratch(uint8_t* memory, uint64_t n, uint32_t rows) {
         tops = reinterpret_cast<uint16_t*>(memory);
         counts = reinterpret_cast<uint32_t*>(memory + align_up(2 * n, 64));
         found = reinterpret_cast<Top*>(counts + N_TOPS);
         symbol_of = reinterpret_cast<uint8_t*>(found + N_TOPS);
-        magnitude = reinterpret_cast<int32_t*>(symbol_of + N_TOPS);
-        row_sum = reinterpret_cast<int64_t*>(magnitude + N_TOPS);
-        col_sum = row_sum + rows;
+        joint = reinterpret_cast<uint32_t (*)[N_FINE][MAX_ALPHABET]>(symbol_of + N_TOPS);
+        row_mean = reinterpret_cast<int32_t*>(joint + N_FINE);
+        col_mean = row_mean + rows;
     }
 };
 
@@ -175,128 +177,188 @@ void choose_split(const Scratch& scratch, uint32_t n_found, uint64_t any, uint64
     }
 }
 
-// Logarithms of the magnitudes of codes: of floats the exponent and the bits after it, of integers
-// that of the distance from the most frequent code.
-void find_magnitudes(const Rans32Choice& choice, const Rans32Options& options,
-                     const uint32_t* counts, uint64_t n, int32_t* magnitude) {
+// Logarithms of the magnitudes of symbols: of floats the exponent and the bits after it, of
+// integers that of the distance from the most frequent code. Less their mean; 0 of the escape.
+void find_magnitudes(const Rans32Choice& choice, uint32_t exponent_bits, const uint32_t* counts,
+                     int32_t* magnitude) {
+    const Alphabet& alphabet = choice.alphabet;
+    const uint32_t n = alphabet.n_symbols - alphabet.escape;
     const uint32_t code_bits = choice.split.code_bits();
-    const uint32_t n_codes = 1u << code_bits;
     const uint32_t without_sign = code_bits - !choice.split.sign_raw;
-    const auto* mode = std::max_element(counts, counts + n_codes);
+    const uint32_t mode = alphabet.code[std::max_element(counts, counts + n) - counts];
     int64_t sum = 0;
-    for (uint32_t code = 0; code < n_codes; ++code) {
-        if (options.exponent_bits > 0) {
-            const uint32_t unsigned_code = code & ((1u << without_sign) - 1);
-            magnitude[code] = static_cast<int32_t>(
-                uint64_t{unsigned_code} * OCTAVE << options.exponent_bits >> without_sign);
+    int64_t total = 1;
+    for (uint32_t s = 0; s < n; ++s) {
+        const uint64_t code = alphabet.code[s];
+        if (exponent_bits > 0) {
+            const uint64_t unsigned_code = code & ((1u << without_sign) - 1);
+            magnitude[s] =
+                static_cast<int32_t>(unsigned_code * OCTAVE << exponent_bits >> without_sign);
         } else {
-            const uint32_t distance = (code - static_cast<uint32_t>(mode - counts)) & (n_codes - 1);
-            magnitude[code] =
-                static_cast<int32_t>(log2_q8(2 * std::min(distance, n_codes - distance) + 1));
+            const uint32_t distance =
+                (static_cast<uint32_t>(code) - mode) & ((1u << code_bits) - 1);
+            magnitude[s] = static_cast<int32_t>(
+                log2_q8(2 * std::min(distance, (1u << code_bits) - distance) + 1));
         }
-        sum += int64_t{magnitude[code]} * counts[code];
+        sum += int64_t{magnitude[s]} * counts[s];
+        total += counts[s];
     }
-    const auto mean = static_cast<int32_t>(sum / static_cast<int64_t>(n));
-    for (uint32_t code = 0; code < n_codes; ++code)
-        magnitude[code] = std::clamp(magnitude[code] - mean, -MAX_DISTANCE, MAX_DISTANCE);
+    const auto mean = static_cast<int32_t>(sum / total);
+    for (uint32_t s = 0; s < n; ++s)
+        magnitude[s] = std::clamp(magnitude[s] - mean, -MAX_DISTANCE, MAX_DISTANCE);
+    if (alphabet.escape) magnitude[n] = 0;
 }
 
-// Classes of n lines by the means of their `per_line` magnitudes, `step` apart; at most n_classes
-// of them, the lowest one 0.
-void sort_lines(const int64_t* sums, uint32_t n, uint32_t per_line, int32_t step,
-                uint32_t n_classes, uint8_t* classes) {
-    const int32_t half = static_cast<int32_t>(n_classes) / 2;
-    int32_t lowest = static_cast<int32_t>(n_classes);
-    for (uint32_t i = 0; i < n; ++i) {
-        // The mean of all magnitudes is 0.
-        const auto mean = static_cast<int32_t>(sums[i] / per_line);
-        const int32_t rounded = (mean + half * step + step / 2) / step;
-        const int32_t found = std::clamp(rounded, 0, static_cast<int32_t>(n_classes) - 1);
-        classes[i] = static_cast<uint8_t>(found);
-        lowest = std::min(lowest, found);
-    }
-    for (uint32_t i = 0; i < n; ++i) classes[i] = static_cast<uint8_t>(classes[i] - lowest);
+// The mean distance of lines from the mean of all, which is about 0.
+int64_t mean_distance(const int32_t* means, uint32_t n) {
+    int64_t sum = 0;
+    for (uint32_t i = 0; i < n; ++i) sum += std::abs(means[i]);
+    return sum / n;
 }
+
+// How fine classes become coarse ones: by halving them `halvings` times, and cutting off the ends.
+struct Coarsening {
+    uint32_t halvings;
+    uint32_t n_classes;  // even
+
+    uint8_t operator()(uint32_t fine) const {
+        const int32_t middle = static_cast<int32_t>(N_FINE / 2 >> halvings);
+        const int32_t half = static_cast<int32_t>(n_classes) / 2;
+        const int32_t found = static_cast<int32_t>(fine >> halvings) - middle + half;
+        return static_cast<uint8_t>(std::clamp(found, 0, static_cast<int32_t>(n_classes) - 1));
+    }
+};
 
 // Tables for classes, and what they cost: symbols, tables and classes.
 struct Classing {
-    bool rows;
-    bool cols;
-    int32_t step;
+    bool by_row;
+    bool by_col;
+    Coarsening coarsening;
     uint32_t n_tables;
     LevelTable tables[MAX_RANS32_TABLES];
     uint64_t cost;
 };
 
-void build_classing(const Scratch& scratch, uint32_t rows, uint32_t cols, uint32_t n_symbols,
-                    const uint8_t* symbols, Classing& classing, uint8_t* row_class,
-                    uint8_t* col_class) {
-    const uint32_t n_classes = classing.rows && classing.cols ? N_CLASSES / 2 : N_CLASSES;
-    std::memset(row_class, 0, rows);
-    std::memset(col_class, 0, cols);
-    if (classing.rows) sort_lines(scratch.row_sum, rows, cols, classing.step, n_classes, row_class);
-    if (classing.cols) sort_lines(scratch.col_sum, cols, rows, classing.step, n_classes, col_class);
-    const uint32_t highest = *std::max_element(row_class, row_class + rows) +
-                             *std::max_element(col_class, col_class + cols);
-    classing.n_tables = std::min(highest + 1, MAX_RANS32_TABLES);
-    uint32_t counts[2 * N_CLASSES][MAX_ALPHABET] = {};
-    for (uint32_t r = 0; r < rows; ++r, symbols += cols)
-        for (uint32_t c = 0; c < cols; ++c) ++counts[row_class[r] + col_class[c]][symbols[c]];
-    classing.cost = 0;
-    for (uint32_t k = 0; k < classing.n_tables; ++k)
-        classing.cost += build_level_table(counts[k], n_symbols, classing.tables[k]);
-    if (classing.rows) classing.cost += best_class_coding(row_class, rows).bits * LEVEL_COST_UNIT;
-    if (classing.cols) classing.cost += best_class_coding(col_class, cols).bits * LEVEL_COST_UNIT;
+// Classes of rows and columns, and how often each symbol occurs with each pair of fine ones.
+struct Classes {
+    uint32_t rows;
+    uint32_t cols;
+    uint8_t* row_class;  // fine; what is chosen replaces them
+    uint8_t* col_class;
+    uint32_t (*counts)[N_FINE][MAX_ALPHABET];
+    uint32_t n_symbols;
+
+    // Coarse classes of fine ones, the lowest that is used being 0.
+    static uint64_t coarsen(const uint8_t* fine, uint32_t n, const Coarsening& coarsening,
+                            uint8_t* coarse) {
+        uint32_t used[N_FINE] = {};
+        for (uint32_t i = 0; i < n; ++i) ++used[fine[i]];
+        uint8_t lowest = N_FINE;
+        for (uint32_t f = 0; f < N_FINE; ++f)
+            if (used[f] > 0) lowest = std::min(lowest, coarsening(f));
+        uint32_t counts[N_FINE] = {};
+        for (uint32_t f = 0; f < N_FINE; ++f) {
+            coarse[f] = used[f] > 0 ? static_cast<uint8_t>(coarsening(f) - lowest) : 0;
+            counts[coarse[f]] += used[f];
+        }
+        return best_class_coding(counts).bits;
+    }
+
+    void build(Classing& classing) const {
+        uint8_t of_row[N_FINE] = {}, of_col[N_FINE] = {};
+        uint64_t bits = 0;
+        if (classing.by_row) bits += coarsen(row_class, rows, classing.coarsening, of_row);
+        if (classing.by_col) bits += coarsen(col_class, cols, classing.coarsening, of_col);
+        uint32_t merged[MAX_RANS32_TABLES][MAX_ALPHABET] = {};
+        classing.n_tables = 1;
+        for (uint32_t r = 0; r < N_FINE; ++r)
+            for (uint32_t c = 0; c < N_FINE; ++c) {
+                const uint32_t table = std::min(of_row[r] + of_col[c] + 0u, MAX_RANS32_TABLES - 1);
+                classing.n_tables = std::max(classing.n_tables, table + 1);
+                for (uint32_t s = 0; s < n_symbols; ++s) merged[table][s] += counts[r][c][s];
+            }
+        classing.cost = bits * LEVEL_COST_UNIT;
+        for (uint32_t k = 0; k < classing.n_tables; ++k)
+            classing.cost += build_level_table(merged[k], n_symbols, classing.tables[k]);
+    }
+
+    void apply(const Classing& classing) const {
+        uint8_t of_row[N_FINE] = {}, of_col[N_FINE] = {};
+        if (classing.by_row) coarsen(row_class, rows, classing.coarsening, of_row);
+        if (classing.by_col) coarsen(col_class, cols, classing.coarsening, of_col);
+        for (uint32_t r = 0; r < rows; ++r) row_class[r] = of_row[row_class[r]];
+        for (uint32_t c = 0; c < cols; ++c) col_class[c] = of_col[col_class[c]];
+    }
+};
+
+// Fine classes of rows and columns: by the means of their magnitudes, in equal steps.
+void sort_lines(const Scratch& scratch, uint32_t rows, uint32_t cols, const uint8_t* symbols,
+                const int32_t* magnitude, uint8_t* row_class, uint8_t* col_class) {
+    std::memset(scratch.col_mean, 0, cols * sizeof(int32_t));
+    for (uint32_t r = 0; r < rows; ++r, symbols += cols) {
+        int64_t sum = 0;
+        for (uint32_t c = 0; c < cols; ++c) {
+            sum += magnitude[symbols[c]];
+            scratch.col_mean[c] += magnitude[symbols[c]];  // at most MAX_DISTANCE * 2^20 < 2^31
+        }
+        scratch.row_mean[r] = static_cast<int32_t>(sum / cols);
+    }
+    for (uint32_t c = 0; c < cols; ++c) scratch.col_mean[c] /= static_cast<int32_t>(rows);
+    const int64_t distance =
+        std::max(mean_distance(scratch.row_mean, rows), mean_distance(scratch.col_mean, cols));
+    int32_t step = OCTAVE / 4;
+    while (step * int32_t{N_FINE / 2} < SPREAD * distance) step *= 2;
+    const auto sort = [&](const int32_t* means, uint32_t n, uint8_t* classes) {
+        constexpr auto half = static_cast<int32_t>(N_FINE / 2);
+        for (uint32_t i = 0; i < n; ++i) {
+            const int32_t place = (means[i] + half * step + step / 2) / step;
+            classes[i] = static_cast<uint8_t>(std::clamp(place, 0, 2 * half - 1));
+        }
+    };
+    sort(scratch.row_mean, rows, row_class);
+    sort(scratch.col_mean, cols, col_class);
 }
 
-// Classes that pay, if there are any.
-void choose_classes(const Scratch& scratch, uint32_t rows, uint32_t cols, uint64_t one_table_cost,
-                    const uint8_t* symbols, Rans32Choice& choice, uint8_t* row_class,
-                    uint8_t* col_class) {
-    std::memset(scratch.row_sum, 0, rows * sizeof(int64_t));
-    std::memset(scratch.col_sum, 0, cols * sizeof(int64_t));
-    for (uint32_t r = 0; r < rows; ++r) {
-        const uint16_t* tops = scratch.tops + uint64_t{r} * cols;
-        for (uint32_t c = 0; c < cols; ++c) {
-            const int32_t magnitude = scratch.magnitude[choice.split.code_of(tops[c])];
-            scratch.row_sum[r] += magnitude;
-            scratch.col_sum[c] += magnitude;
-        }
+// Classes that pay, if there are any. `cost` is that of the symbols with one table.
+void choose_classes(const Scratch& scratch, uint32_t rows, uint32_t cols, const uint8_t* symbols,
+                    uint64_t cost, Rans32Choice& choice, uint8_t* row_class, uint8_t* col_class) {
+    const Classes classes{rows,      cols,          row_class,
+                          col_class, scratch.joint, choice.alphabet.n_symbols};
+    std::memset(scratch.joint, 0, JOINT_BYTES);
+    for (uint32_t r = 0; r < rows; ++r, symbols += cols) {
+        auto* of_row = scratch.joint[row_class[r]];
+        for (uint32_t c = 0; c < cols; ++c) ++of_row[col_class[c]][symbols[c]];
     }
-    Classing best{false, false, 0, 1, {}, one_table_cost};
-    const auto try_classing = [&](bool by_row, bool by_col, int32_t step) {
-        Classing tried{by_row, by_col, step, 0, {}, 0};
-        build_classing(scratch, rows, cols, choice.alphabet.n_symbols, symbols, tried, row_class,
-                       col_class);
+    Classing best{false, false, {}, 1, {}, cost};
+    const auto try_classing = [&](bool by_row, bool by_col, uint32_t halvings) {
+        Classing tried{by_row, by_col, {halvings, by_row && by_col ? N_FINE / 2 : N_FINE},
+                       0,      {},     0};
+        classes.build(tried);
         if (tried.cost < best.cost) best = tried;
     };
-    try_classing(true, false, OCTAVE / 2);
-    try_classing(false, true, OCTAVE / 2);
-    try_classing(true, true, OCTAVE / 2);
-    const bool by_row = best.rows, by_col = best.cols;
+    try_classing(true, false, 1);
+    try_classing(false, true, 1);
+    try_classing(true, true, 1);
+    const bool by_row = best.by_row, by_col = best.by_col;
     if (by_row || by_col) {
-        try_classing(by_row, by_col, OCTAVE / 4);
-        try_classing(by_row, by_col, OCTAVE);
-        choice.cost = choice.cost - one_table_cost + best.cost;
-        choice.row_classes = by_row;
-        choice.col_classes = by_col;
-        build_classing(scratch, rows, cols, choice.alphabet.n_symbols, symbols, best, row_class,
-                       col_class);
+        try_classing(by_row, by_col, 0);
+        try_classing(by_row, by_col, 2);
         choice.n_tables = best.n_tables;
         std::copy(best.tables, best.tables + best.n_tables, choice.tables);
-    } else {
-        std::memset(row_class, 0, rows);
-        std::memset(col_class, 0, cols);
     }
+    choice.cost = choice.cost - cost + best.cost;
+    choice.row_classes = by_row;
+    choice.col_classes = by_col;
+    classes.apply(best);
 }
 
 }  // namespace
 
 size_t rans32_choice_scratch_bytes(uint64_t max_units) {
-    // There are sums only with MIN_CLASSED rows and columns or more: an eighth of the units and 8.
+    // There are means only with MIN_CLASSED rows and columns or more: an eighth of the units and 8.
     return align_up(2 * max_units, 64) +
-           N_TOPS * (2 * sizeof(uint32_t) + sizeof(Top) + sizeof(uint8_t)) +
-           align_up(max_units + 8 * (MIN_CLASSED + 1), 64);
+           N_TOPS * (sizeof(uint32_t) + sizeof(Top) + sizeof(uint8_t)) + JOINT_BYTES +
+           align_up(max_units / 2 + 4 * (MIN_CLASSED + 1), 64);
 }
 
 void choose_rans32(const uint8_t* units, uint32_t rows, uint32_t cols, uint32_t w,
@@ -328,25 +390,24 @@ void choose_rans32(const uint8_t* units, uint32_t rows, uint32_t cols, uint32_t 
     choice.row_classes = choice.col_classes = false;
     std::memset(row_class, 0, rows);
     std::memset(col_class, 0, cols);
-    if (!options.classes || rows < MIN_CLASSED || cols < MIN_CLASSED) return;
-    std::memset(scratch.counts, 0, n_codes * sizeof(uint32_t));
-    for (uint32_t i = 0; i < n_found; ++i)
-        scratch.counts[choice.split.code_of(scratch.found[i].top)] += scratch.found[i].count;
-    find_magnitudes(choice, options, scratch.counts, n, scratch.magnitude);
-    uint32_t symbol_counts[MAX_ALPHABET];
-    count_symbols(alphabet, scratch.counts, n, symbol_counts);
+    // No line has more than 2^20 units: sums of magnitudes are of 32 bits.
+    if (!options.classes || std::min(rows, cols) < MIN_CLASSED || std::max(rows, cols) > 1 << 20)
+        return;
+    uint32_t counts[MAX_ALPHABET] = {};
+    for (uint64_t i = 0; i < n; ++i) ++counts[symbols[i]];
+    int32_t magnitude[MAX_ALPHABET];
+    find_magnitudes(choice, options.exponent_bits, counts, magnitude);
     LevelTable table;
-    const uint64_t one_table_cost = build_level_table(symbol_counts, alphabet.n_symbols, table);
-    choose_classes(scratch, rows, cols, one_table_cost, symbols, choice, row_class, col_class);
+    const uint64_t cost = build_level_table(counts, alphabet.n_symbols, table);
+    sort_lines(scratch, rows, cols, symbols, magnitude, row_class, col_class);
+    choose_classes(scratch, rows, cols, symbols, cost, choice, row_class, col_class);
 }
 
-ClassCoding best_class_coding(const uint8_t* classes, uint32_t n) {
-    uint32_t counts[N_CLASSES] = {};
-    for (uint32_t i = 0; i < n; ++i) ++counts[classes[i]];
+ClassCoding best_class_coding(const uint32_t* counts) {
     ClassCoding best{0, 0, UINT64_MAX};
-    for (uint32_t base = 0; base < N_CLASSES; ++base) {
+    for (uint32_t base = 0; base < N_FINE; ++base) {
         uint32_t distances[256] = {};
-        for (uint32_t c = 0; c < N_CLASSES; ++c)
+        for (uint32_t c = 0; c < N_FINE; ++c)
             distances[zigzag(static_cast<int32_t>(c) - static_cast<int32_t>(base))] += counts[c];
         uint64_t bits;
         const uint32_t parameter = best_small_parameter(distances, bits);

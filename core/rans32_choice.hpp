@@ -46,6 +46,6 @@ struct ClassCoding {
     uint64_t bits;
 };
 constexpr uint32_t CLASS_HEAD_BITS = 4 + 3;
-ClassCoding best_class_coding(const uint8_t* classes, uint32_t n);
+ClassCoding best_class_coding(const uint32_t* counts);  // by class, MAX_RANS32_CLASS the last
 
 }  // namespace wcodec

@@ -11,16 +11,25 @@ namespace {
 
 template <typename Unit>
 uint8_t* write_raw(const UnitSplit& split, const uint8_t* units, size_t n, uint8_t* to) {
-    const uint32_t n_low = split.raw_bits() - split.sign_raw;
+    const uint32_t n_raw = split.raw_bits();
+    const uint32_t n_low = n_raw - split.sign_raw;
     const uint64_t low_mask = (uint64_t{1} << n_low) - 1;
-    const uint32_t sign_shift = 8 * sizeof(Unit) - 1;
-    BitWriter writer(to);
-    for (size_t i = 0; i < n; ++i) {
+    const auto raw_of = [&](size_t i) {
         const uint64_t unit = read_as<Unit>(units + i * sizeof(Unit));
-        uint64_t raw = unit >> split.zero_bits & low_mask;
-        if (split.sign_raw) raw |= unit >> sign_shift << n_low;
-        writer.put(raw, split.raw_bits());
-    }
+        const uint64_t sign = split.sign_raw * (unit >> (8 * sizeof(Unit) - 1));
+        return (unit >> split.zero_bits & low_mask) | sign << n_low;
+    };
+    BitWriter writer(to);
+    size_t i = 0;
+    // Several at once where they fit: a number waits for the one before it.
+    if (4 * n_raw <= MAX_PUT_BITS)
+        for (; i + 4 <= n; i += 4)
+            writer.put(raw_of(i) | raw_of(i + 1) << n_raw | raw_of(i + 2) << 2 * n_raw |
+                           raw_of(i + 3) << 3 * n_raw,
+                       4 * n_raw);
+    else if (2 * n_raw <= MAX_PUT_BITS)
+        for (; i + 2 <= n; i += 2) writer.put(raw_of(i) | raw_of(i + 1) << n_raw, 2 * n_raw);
+    for (; i < n; ++i) writer.put(raw_of(i), n_raw);
     return writer.finish();
 }
 

@@ -28,9 +28,9 @@ LONG_AXIS = 256
 LZ_BLOCK_BYTES = 8 << 20
 WINDOW_BYTES = 32 << 20
 SAMPLE_BYTES = WINDOW_BYTES
-TRIAL_BYTES = 1 << 20
+TRIAL_BYTES = 1 << 19
 MAX_ZSTD_LEVEL = 19
-MIN_GAIN_SHARE = 256  # a coding that decodes slower must save more than 1 / 256
+MIN_GAIN_SHARE = 1024  # a coding that decodes slower must save more than 1 / 1024
 
 FORM_SETS = {"BF16": batch.BF16_FORMS, "F16": batch.FP16_FORMS, "F32": batch.FP32_FORMS}
 
@@ -52,16 +52,13 @@ def plan_layer(
     row_axes = choose_row_axes(shape)
     rows, cols = matrix_shape(dtype, shape, data_bytes, row_axes)
     grid = choose_grid(rows, cols, w, block_elements)
-    rans16 = _plan_rans16(dtype, row_axes, grid, sample)
-    if rans16 is not None and not thorough:
-        return rans16
+    if dtype in FORM_SETS and not thorough:
+        return _plan_rans16(dtype, row_axes, grid, sample)
     trial = sample[:TRIAL_BYTES]
-    best = _plan_lz(w, data_bytes, trial)
-    share = trial_share(best, trial)
+    best, share = _plan_lz(w, data_bytes, trial)
     for plan in (
         _plan_rans32(dtype, row_axes, grid, sample, thorough),
         _plan_spatial(dtype, row_axes, grid, sample, spatial, thorough),
-        rans16,
     ):
         if plan is None:
             continue
@@ -75,13 +72,10 @@ def plan_layer(
     return Plan(batch.RAW, 0, choose_grid(1, data_bytes // w, w, block_elements))
 
 
-def _plan_rans16(dtype: str, row_axes: int, grid: Grid, sample: NDArray[np.uint8]) -> Plan | None:
-    form_set = FORM_SETS.get(dtype)
-    if form_set is None:
-        return None
+def _plan_rans16(dtype: str, row_axes: int, grid: Grid, sample: NDArray[np.uint8]) -> Plan:
     n_streams = 1 if grid.rows * grid.cols < SINGLE_STREAM_ELEMENTS else 2
     grid = _with_row_groups(dtype, grid, sample)
-    return Plan(batch.RANS16, row_axes, grid, form_set=form_set, n_streams=n_streams)
+    return Plan(batch.RANS16, row_axes, grid, form_set=FORM_SETS[dtype], n_streams=n_streams)
 
 
 def _plan_rans32(
@@ -110,13 +104,15 @@ def _plan_spatial(
     return Plan(batch.SPATIAL, row_axes, grid, spatial=sets)
 
 
-def _plan_lz(w: int, data_bytes: int, sample: NDArray[np.uint8]) -> Plan:
-    """With byte shuffling where it makes a sample smaller."""
+def _plan_lz(w: int, data_bytes: int, sample: NDArray[np.uint8]) -> tuple[Plan, int]:
+    """With byte shuffling where that makes the sample smaller; and what it makes of the sample."""
     sample = sample[: len(sample) // w * w]
-    size = len(zstd_frame.compress(sample.data))
-    shuffle = w > 1 and len(zstd_frame.compress(batch.shuffle_bytes(sample, w).data)) < size
+    size = plain = len(zstd_frame.compress(sample.data))
+    if w > 1:
+        size = min(plain, len(zstd_frame.compress(batch.shuffle_bytes(sample, w).data)))
     grid = choose_grid(1, data_bytes // w, w, LZ_BLOCK_BYTES // w)
-    return Plan(batch.LZ, 0, grid, shuffle=shuffle)
+    plan = Plan(batch.LZ, 0, grid, shuffle=size < plain)
+    return plan, size * TRIAL_SHARE_UNIT // len(sample)
 
 
 def _with_row_groups(dtype: str, grid: Grid, sample: NDArray[np.uint8]) -> Grid:
