@@ -1,228 +1,249 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every byte of a block changed in ten ways, sealed again, for the smallest block of each coding
-and form in the golden files: each backend refuses it by name or gives data, all the same data, and
-writes nothing else. The emulated GPU decoder likewise.
+"""Every byte, every bit and every prefix of one small block of each kind that the golden files
+have, and of one small file of each family.
 
-What a right checksum then covers is wrong, so data may come out; what may not is a crash, a hang, a
-write beside the block, or two answers.
+Sealed again, a changed block must be refused or decode to well-formed data, the same by every
+backend, by the emulated GPU decoder and by the reference decoder, and nothing outside its place is
+written. Not sealed again, every change of a file is found.
 """
 
-import zlib
-from dataclasses import dataclass
+import io
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
+from support.emulated_warp import compiler, run_streams
 from support.golden import GOLDEN, MANIFEST
+from support.golden_blocks import (
+    HEADER_BYTES,
+    Copies,
+    GoldenBlock,
+    batched,
+    changes,
+    golden_blocks,
+    mutations,
+    resized,
+    sealable,
+)
+from support.pipes import Pipe
+from support.reference import reference_decoder
 
+import wcodec
 from wcodec import _core
 from wcodec.block_header import BLOCK_HEADER
 from wcodec.codec import batch
 from wcodec.container import Reader
-from wcodec.errors import CorruptError
-from wcodec.windows import grid_of
+from wcodec.editing import extract
 
-CANARY = 0xA5
-GUARD = 128
-HEADER_BYTES = BLOCK_HEADER.itemsize
-# The CRC is computed again, and payload_bytes has to be the size of what is there.
-KEPT = {*range(4), *range(8, 16)}
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A block of a golden file, as a matrix of its own."""
-
-    data: bytes
-    family: int
-    rows: int
-    cols: int
-    unit_bytes: int
-
-    @property
-    def header(self) -> np.void:
-        return np.frombuffer(self.data[:HEADER_BYTES], BLOCK_HEADER)[0]
-
-    @property
-    def name(self) -> str:
-        header = self.header
-        return f"{header['coding']}-{header['form']}-{self.unit_bytes}"
+BLOCKS = golden_blocks()
+KINDS = [block.kind for block in BLOCKS]
+IN_CORE = [block for block in BLOCKS if not block.kind.startswith(("lz", "map"))]
+ON_GPU = [block for block in BLOCKS if block.kind.startswith("rans16")]
+IN_PYTHON = [block for block in BLOCKS if block not in IN_CORE]
 
 
-def samples() -> dict[str, Sample]:
-    """The smallest block of each coding, form and unit size, by name."""
-    found: dict[str, Sample] = {}
-    for file in MANIFEST:
-        with Reader(GOLDEN / file) as reader:
-            for name, entry in reader.layers.items():
-                if entry.is_reference or not entry.data_bytes:
-                    continue
-                for sample in blocks_of(reader.open_layer(name)):
-                    other = found.get(sample.name)
-                    if other is None or len(sample.data) < len(other.data):
-                        found[sample.name] = sample
-    return dict(sorted(found.items()))
+@pytest.fixture(autouse=True)
+def keep_the_backend():
+    old = _core.backend()
+    yield
+    _core.set_backend(old)
 
 
-def blocks_of(layer):
-    head, grid = layer.head, grid_of(layer.head)
-    blocks = layer.read_blocks(0, len(layer.headers))
-    places = None if grid.row_groups else grid.all_blocks()
-    panels = (window.rows for window in grid.windows(1) if grid.row_groups)
-    for i, header in enumerate(layer.headers):
-        start, end = int(layer.offsets[i]), int(layer.offsets[i + 1])
-        data = blocks.data[start:end].tobytes()
-        if header["coding"] == batch.ROW_GROUPS:
-            yield Sample(data, batch.ROW_GROUPS, next(panels), 1, 1)
-        elif places is not None:
-            rows, cols = int(places["rows"][i]), int(places["cols"][i])
-            yield Sample(data, head.family, rows, cols, grid.unit_bytes)
+def by_kind(blocks: list[GoldenBlock]):
+    return pytest.mark.parametrize("block", blocks, ids=[block.kind for block in blocks])
 
 
-SAMPLES = samples()
+def thinned(every: int):
+    """Every so many mutations by `make test`, all of them by `make test-full`."""
+    return pytest.mark.parametrize(
+        "stride", [every, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"]
+    )
 
 
-def changes(data: bytes, step: int):
-    """Copies of a block with one byte changed, sealed again."""
-    padded = -(-len(data) // 16) * 16
-    for at in range(4, padded, step):
-        if at in KEPT:
-            continue
-        for value in {data[at] ^ 1 << bit for bit in range(8)} | {0, 0xFF}:
-            if value == data[at]:
-                continue
-            changed = bytearray(data)
-            changed[at] = value
-            changed[:4] = zlib.crc32(changed[4:]).to_bytes(4, "little")
-            yield bytes(changed)
+def reference_bytes(variant: bytes, block: GoldenBlock) -> bytes | None:
+    """What the reference decoder makes of a block; None if it refuses it."""
+    reference = reference_decoder()
+    header = np.frombuffer(variant, BLOCK_HEADER, 1)[0]
+    payload = memoryview(variant)[HEADER_BYTES:][: int(header["payload_bytes"])]
+    numbers = (int(header[name]) for name in ("coding", "form", "n_streams"))
+    try:
+        reference.read_block(reference.Cursor(memoryview(variant), "block"), "block")
+        parsed = reference.Block(variant[:HEADER_BYTES], *numbers, payload, "block")
+        if block.is_map:
+            return reference.decode_row_groups(parsed, block.rows).tobytes()
+        return reference.decode_block(parsed, block.rows, block.cols, block.head).tobytes()
+    except reference.BadFile:
+        return None
 
 
-def descriptor(sample: Sample) -> np.ndarray:
-    found = np.zeros(1, batch.DESCRIPTOR)
-    found["row_stride"] = sample.cols * sample.unit_bytes
-    found["row_index_first"] = batch.NO_ROW_INDEX
-    found["rows"], found["cols"] = sample.rows, sample.cols
+def test_every_coding_is_attacked():
+    codings = {kind.split("-")[0] for kind in KINDS}
+    assert codings == {*batch.CODING_NAMES.values(), "map"}
+    assert {int(k.split("-")[1]) for k in KINDS if k.startswith("rans16")} >= {1, 2, 4, 5, 6, 7, 8}
+
+
+@thinned(23)
+@by_kind(IN_CORE)
+def test_changed_blocks_in_the_core(block, stride):
+    variants = chain(mutations(block, stride), resized(block, stride // 8 + 1))
+    for some in batched(variants):
+        copies = Copies(block, [block.data, *some])
+        statuses, outputs = copies.decode("scalar")
+        accepted = statuses == 0
+        assert accepted[0], "the golden block itself"
+        for backend in _core.backends():
+            found, decoded = copies.decode(backend)
+            assert found.tolist() == statuses.tolist(), backend
+            assert (decoded[accepted] == outputs[accepted]).all(), backend
+        for i in np.linspace(1, len(some), 25).astype(int):
+            expected = reference_bytes(some[i - 1], block)
+            assert expected == (outputs[i].tobytes() if accepted[i] else None)
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C++20 compiler")
+@thinned(301)
+@by_kind(ON_GPU)
+def test_changed_blocks_in_the_emulated_gpu_decoder(block, stride):
+    for some in batched(chain(mutations(block, stride), resized(block, stride // 4 + 1))):
+        copies = Copies(block, [block.data, *some])
+        statuses, expected = copies.decode("scalar")
+        outputs, accepted, coded = decode_emulated(copies)
+        assert accepted[0]
+        assert accepted[coded].tolist() == (statuses == 0)[coded].tolist()
+        assert (outputs[accepted] == expected[accepted]).all()
+
+
+def decode_emulated(copies: Copies) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The outputs of the emulated GPU decoder, which variants it accepts, and which it decodes at
+    all: raw and constant blocks are copies and nothing for it.
+    """
+    memory = copies.outputs()
+    n_streams = copies.headers["n_streams"].astype(np.int64)
+    streams = np.zeros(int(n_streams.sum()), batch.STREAM_DESCRIPTOR)
+    no_streams = np.zeros(int((n_streams == 0).sum()), batch.COPY_DESCRIPTOR)
+    failures = _core.describe_blocks(
+        copies.data,
+        copies.headers,
+        copies.block.head.family,
+        copies.descriptors,
+        len(memory),
+        copies.block.head.unit_bytes,
+        copies.data.ctypes.data,
+        memory.ctypes.data,
+        streams,
+        no_streams,
+    )
+    refused = n_streams == 0  # then a copy, which is no stream's business
+    refused[[i for i, _ in failures]] = True
+    first = np.cumsum(n_streams) - n_streams
+    accepted = np.zeros(len(n_streams), bool)
+    for i in np.flatnonzero(~refused).tolist():
+        status = np.full(int(n_streams[i]), 0xFFFF, np.uint32)
+        at = streams.ctypes.data + int(first[i]) * streams.itemsize
+        run_streams(int(copies.headers["form"][i]), len(status), at, status.ctypes.data)
+        accepted[i] = not status.any()
+    return copies.collect(memory), accepted, n_streams > 0
+
+
+@thinned(4)
+@by_kind(IN_PYTHON)
+def test_changed_blocks_in_python(block, stride):
+    for variant in chain([block.data], mutations(block, stride), resized(block, stride)):
+        data = np.frombuffer(variant + bytes(batch.READ_SLACK_BYTES), np.uint8)
+        blocks = batch.Blocks(np.frombuffer(variant, BLOCK_HEADER, 1), data)
+        expected = reference_bytes(variant, block)
+        if expected is None:
+            with pytest.raises(wcodec.CorruptError, match="block 0 of 'x'"):
+                decode_in_python(blocks, block)
+        else:
+            assert decode_in_python(blocks, block) == expected
+        assert variant is not block.data or expected is not None
+
+
+def decode_in_python(blocks: batch.Blocks, block: GoldenBlock) -> bytes:
+    if block.is_map:
+        return batch.decode_row_groups(blocks, block.rows, layer="x", first_block=0).tobytes()
+    copies = Copies(block, [block.data])
+    memory = copies.outputs()
+    batch.decode_blocks(
+        blocks,
+        block.head.family,
+        copies.descriptors,
+        batch.NO_ROWS,
+        memory,
+        block.head.unit_bytes,
+        threads=1,
+        layer="x",
+    )
+    return copies.collect(memory).tobytes()
+
+
+# ---- files ----
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[int, bytes]:
+    """A file of the smallest layer of each family."""
+    directory = tmp_path_factory.mktemp("files")
+    smallest: dict[int, tuple[int, Path, str]] = {}
+    for name in MANIFEST:
+        with Reader(GOLDEN / name) as reader:
+            for layer, entry in reader.layers.items():
+                if entry.kind == 0 and entry.n_blocks:
+                    candidate = (entry.record_bytes, GOLDEN / name, layer)
+                    smallest[entry.family] = min(smallest.get(entry.family, candidate), candidate)
+    for family, (_, path, layer) in smallest.items():
+        extract(path, layer, directory / f"{family}.wcodec")
+    return {family: (directory / f"{family}.wcodec").read_bytes() for family in smallest}
+
+
+def decode_both(data: bytes) -> list[dict[str, bytes] | None]:
+    """The layers of a file by random access and from a pipe; None where it is refused."""
+    found: list[dict[str, bytes] | None] = []
+    for source in (io.BytesIO(data), Pipe(data)):
+        try:
+            arrays = wcodec.decode_checkpoint(source)
+        except wcodec.FormatError:
+            found.append(None)
+        else:
+            found.append({name: array.tobytes() for name, array in arrays.items()})
     return found
 
 
-def as_blocks(data: bytes) -> batch.Blocks:
-    slack = bytes(batch.READ_SLACK_BYTES)
-    headers = np.frombuffer(data[:HEADER_BYTES], BLOCK_HEADER)
-    return batch.Blocks(headers, np.frombuffer(data + slack, np.uint8))
-
-
-def decode(sample: Sample, data: bytes) -> bytes | str:
-    """The units of a block, or what is wrong with it."""
-    size = sample.rows * sample.cols * sample.unit_bytes
-    memory = np.full(size + 2 * GUARD, CANARY, np.uint8)
-    try:
-        if sample.family == batch.ROW_GROUPS:
-            return batch.decode_row_groups(
-                as_blocks(data), sample.rows, layer="x", first_block=0
-            ).tobytes()
-        batch.decode_blocks(
-            as_blocks(data),
-            sample.family,
-            descriptor(sample),
-            batch.NO_ROWS,
-            memory[GUARD : GUARD + size],
-            sample.unit_bytes,
-            threads=1,
-            layer="x",
-        )
-    except CorruptError as error:
-        return str(error)
-    finally:
-        assert (memory[:GUARD] == CANARY).all()
-        assert (memory[GUARD + size :] == CANARY).all()
-    return memory[GUARD : GUARD + size].tobytes()
-
-
-def check_all_backends(sample: Sample, step: int) -> None:
-    before = _core.backend()
-    outcomes = {}
-    mutants = list(changes(sample.data, step))
-    try:
-        for backend in _core.backends():
-            _core.set_backend(backend)
-            outcomes[backend] = [decode(sample, data) for data in mutants]
-    finally:
-        _core.set_backend(before)
-    scalar = outcomes["scalar"]
-    assert any(isinstance(outcome, str) for outcome in scalar)
-    for backend, found in outcomes.items():
-        for mutant, outcome, expected in zip(mutants, found, scalar, strict=True):
-            if outcome != expected:
-                differs = [
-                    i for i, (a, b) in enumerate(zip(mutant, sample.data, strict=True)) if a != b
-                ]
-                pytest.fail(f"{backend}: byte {differs[-1]}: {outcome!r:.80}, {expected!r:.80}")
-
-
-def test_there_is_a_sample_of_every_coding():
-    codings = {int(sample.header["coding"]) for sample in SAMPLES.values()}
-    assert codings >= {*batch.CODING_NAMES, batch.ROW_GROUPS}
-    for sample in SAMPLES.values():
-        assert isinstance(decode(sample, sample.data), bytes)
-
-
-@pytest.mark.parametrize("name", SAMPLES)
-def test_some_bytes(name):
-    sample = SAMPLES[name]
-    check_all_backends(sample, max(1, len(sample.data) // 150))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SAMPLES)
-def test_every_byte(name):
-    check_all_backends(SAMPLES[name], 1)
-
-
-@pytest.mark.parametrize(
-    "name", [name for name, sample in SAMPLES.items() if sample.header["coding"] <= batch.RANS16]
+FAMILIES = pytest.mark.parametrize(
+    "family", sorted(set(batch.CODING_NAMES) - {batch.CONSTANT}), ids=batch.CODING_NAMES.get
 )
-def test_the_emulated_gpu(name):
-    pytest.importorskip("torch")
-    from support.emulated_warp import compiler
-
-    if compiler() is None:
-        pytest.skip("no C++20 compiler: set CXX")
-    sample = SAMPLES[name]
-    for data in changes(sample.data, max(1, len(sample.data) // 60)):
-        expected = decode(sample, data)
-        found = decode_emulated(sample, data)
-        assert found == expected or (isinstance(found, str) and isinstance(expected, str))
 
 
-def decode_emulated(sample: Sample, data: bytes) -> bytes | str:
-    from support.emulated_device import EmulatedDevice
+@thinned(7)
+@FAMILIES
+def test_every_prefix_of_a_file_is_refused(files, family, stride):
+    data = files[family]
+    assert None not in decode_both(data)
+    for n in range(0, len(data), stride):
+        for source in (io.BytesIO(data[:n]), Pipe(data[:n])):
+            with pytest.raises(wcodec.TruncatedError):
+                wcodec.decode_checkpoint(source)
 
-    device = EmulatedDevice()
-    blocks = as_blocks(data)
-    size = sample.rows * sample.cols * sample.unit_bytes
-    stored, output = device.empty(len(blocks.data)), device.empty(size + 2 * GUARD)
-    stored.numpy()[:] = blocks.data
-    try:
-        described = batch.describe_blocks(
-            blocks,
-            sample.family,
-            descriptor(sample),
-            size,
-            sample.unit_bytes,
-            data_address=stored.data_ptr(),
-            matrix_address=output.data_ptr() + GUARD,
-            layer="x",
-            numbers=np.zeros(1, np.int64),
-        )
-    except CorruptError as error:
-        return str(error)
-    status = np.full(len(described.streams), 0xFFFFFFFF, np.uint32)
-    if len(described.streams):
-        kernel = f"wcodec_rans16_{batch.FORM_NAMES[int(described.forms[0])]}"
-        addresses = (described.streams.ctypes.data, status.ctypes.data)
-        device.launch(kernel, len(status), 32, *addresses)
-    else:
-        device.launch("wcodec_copy_blocks", 1, 256, described.copies.ctypes.data)
-    found = device.download(output)
-    assert (found[:GUARD] == CANARY).all()
-    assert (found[GUARD + size :] == CANARY).all()
-    return f"status {status}" if status.any() else found[GUARD : GUARD + size].tobytes()
+
+@thinned(79)
+@FAMILIES
+def test_every_changed_byte_of_a_file_is_found(files, family, stride):
+    data = files[family]
+    for at, value in changes(data, range(len(data)))[::stride]:
+        assert decode_both(data[:at] + bytes([value]) + data[at + 1 :]) == [None, None], (at, value)
+
+
+@thinned(11)
+@FAMILIES
+def test_every_changed_byte_around_the_payloads_sealed_again(files, family, stride):
+    """Both readers refuse it, or both give the same well-formed layers."""
+    file = sealable(files[family])
+    begin = file.fields["payload"][0]
+    end = begin + len(file.value("payload"))
+    places = [at for at in range(len(file.data)) if not begin <= at < end]
+    for at, value in changes(file.data, places)[::stride]:
+        changed = file.data[:at] + bytes([value]) + file.data[at + 1 :]
+        random, piped = decode_both(file.reseal(changed))
+        assert random == piped, (at, value)
