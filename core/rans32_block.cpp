@@ -100,6 +100,14 @@ uint64_t write_escapes(const UnitSplit& split, const Alphabet& alphabet, const u
     return n_escapes;
 }
 
+// A table of symbols as one of the units that they stand for. The slots are the same: both ascend.
+TokenTable by_unit(const TokenTable& table, const Alphabet& alphabet, const UnitSplit& split) {
+    TokenTable result{};
+    for (uint32_t s = 0; s < alphabet.n_symbols; ++s)
+        result.frequency[alphabet.code[s] << split.code_shift()] = table.frequency[s];
+    return result;
+}
+
 uint8_t* pad(uint8_t* payload, uint8_t* at) {
     uint8_t* padded = payload + align_up(static_cast<uint64_t>(at - payload), BLOCK_ALIGNMENT);
     std::memset(at, 0, static_cast<size_t>(padded - at));
@@ -215,13 +223,16 @@ Status decode_rans32(const uint8_t* payload, uint64_t payload_bytes, Rans32Form 
     Alphabet alphabet;
     if (!read_runs(payload + HEAD_BYTES, n_runs, payload[5] != 0, split.code_bits(), alphabet))
         return Status::BAD_CODE;
+    // Bytes without raw bits are their codes: the tables lead to them at once.
+    const bool direct = w == 1 && split.raw_bits() == 0 && !alphabet.escape;
     const uint64_t parameters_end = 8 * parameter_bytes;
     BitReader reader(payload + parameters_at);
     for (uint32_t k = 0; k < n_tables; ++k) {
         LevelTable table{};
         if (!read_level_table(reader, parameters_end, alphabet.n_symbols, table))
             return Status::BAD_FREQUENCY_TABLE;
-        build_token_slots(table.frequencies, slots[k]);
+        build_token_slots(direct ? by_unit(table.frequencies, alphabet, split) : table.frequencies,
+                          slots[k]);
     }
     std::memset(row_class, 0, rows);
     std::memset(col_class, 0, cols);
@@ -235,9 +246,11 @@ Status decode_rans32(const uint8_t* payload, uint64_t payload_bytes, Rans32Form 
         return Status::PADDING_NOT_ZERO;
 
     if (n_tables > 1) find_ids(row_class, col_class, rows, cols, n_tables, ids);
-    const Status status = decode_tokens(payload + stream_at, payload + stream_at + stream_bytes,
-                                        n_tables > 1 ? ids : nullptr, n, slots, symbols);
+    const Status status =
+        decode_tokens(payload + stream_at, payload + stream_at + stream_bytes,
+                      n_tables > 1 ? ids : nullptr, n, slots, direct ? units : symbols);
     if (status != Status::OK) return status;
+    if (direct) return n_escapes == 0 ? Status::OK : Status::BAD_STREAM_SIZE;
     return join_units(split, alphabet, symbols, n, payload + raw_at, payload + escapes_at,
                       n_escapes, units);
 }
