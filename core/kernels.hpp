@@ -72,6 +72,21 @@ struct Survey {
                                // upper half of a 32-bit one
 };
 
+// How units of rans32 of 2 or 4 bytes are put together, where their codes are few runs.
+struct WordJoin {
+    uint32_t unit_bytes;
+    uint32_t raw_bits;  // 1 to MAX_JOINED_RAW_BITS
+    uint32_t sign_raw;
+    uint32_t zero_bits;
+    uint32_t code_mask;
+    uint32_t code_shift;
+    uint32_t n_runs;
+    uint32_t first_symbol[4];  // of a run
+    uint32_t gap[4];  // what is added to it and the symbols after it: their sum is the code
+};
+constexpr uint32_t MAX_JOINED_RAW_BITS = 25;  // with 7 bits before them they are within 4 bytes
+constexpr uint32_t MAX_JOINED_RUNS = 4;
+
 struct Kernels {
     const char* name;
     uint32_t (*crc32)(const uint8_t* data, size_t size, uint32_t start);
@@ -93,6 +108,10 @@ struct Kernels {
     const uint8_t* (*decode_token_steps)(uint32_t* states, const uint8_t* from, const uint8_t* end,
                                          const uint8_t* ids, size_t n_steps,
                                          const TokenSlots* tables, uint8_t* symbols);
+    // Puts together the first of n units, and returns their number: a multiple of 8, perhaps 0. The
+    // code of an escape is any. READ_SLACK_BYTES behind the raw bits are readable.
+    size_t (*join_words)(const WordJoin& join, const uint8_t* symbols, size_t n, const uint8_t* raw,
+                         uint8_t* units);
 };
 
 extern const Kernels SCALAR_KERNELS;
@@ -108,6 +127,8 @@ const uint8_t* decode_token_steps_scalar(uint32_t* states, const uint8_t* from, 
 const uint8_t* decode_token_steps_avx2(uint32_t* states, const uint8_t* from, const uint8_t* end,
                                        const uint8_t* ids, size_t n_steps, const TokenSlots* tables,
                                        uint8_t* symbols);
+size_t join_words_avx2(const WordJoin& join, const uint8_t* symbols, size_t n, const uint8_t* raw,
+                       uint8_t* units);
 
 // dispatch.cpp: the backends this machine can run, best first, and the one in use.
 const Kernels* const* available_backends(size_t& n);

@@ -686,7 +686,7 @@ void encode_stream(const FieldMap& map, const FrequencyTable& frequencies, Encod
 
 const Kernels AVX2_KERNELS = {
     "avx2",        crc32_avx2,     survey_words_scalar,     split_steps,
-    encode_stream, decode_streams, decode_token_steps_avx2,
+    encode_stream, decode_streams, decode_token_steps_avx2, join_words_avx2,
 };
 
 }  // namespace wcodec

@@ -887,6 +887,7 @@ const Kernels AVX512_KERNELS = {
     encode_stream,
     decode_streams,
     decode_token_steps_avx2,
+    join_words_avx2,
 };
 
 }  // namespace wcodec

@@ -224,6 +224,11 @@ void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStrea
     }
 }
 
+// rans32_units.cpp does all of them.
+size_t join_no_words(const WordJoin&, const uint8_t*, size_t, const uint8_t*, uint8_t*) {
+    return 0;
+}
+
 }  // namespace
 
 void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, Survey& result) {
@@ -236,7 +241,7 @@ void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, Survey& res
 
 const Kernels SCALAR_KERNELS = {
     "scalar",      crc32_scalar,   survey_words_scalar,       split_steps_scalar,
-    encode_stream, decode_streams, decode_token_steps_scalar,
+    encode_stream, decode_streams, decode_token_steps_scalar, join_no_words,
 };
 
 }  // namespace wcodec

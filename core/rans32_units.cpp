@@ -5,6 +5,7 @@
 
 #include "bit_string.hpp"
 #include "bytes.hpp"
+#include "kernels.hpp"
 
 namespace wcodec {
 namespace {
@@ -34,12 +35,12 @@ uint8_t* write_raw(const UnitSplit& split, const uint8_t* units, size_t n, uint8
 }
 
 template <typename Unit, bool sign_raw>
-void join(const UnitSplit& split, const Unit* value, const uint8_t* symbols, size_t n,
+void join(const UnitSplit& split, const Unit* value, const uint8_t* symbols, size_t first, size_t n,
           const uint8_t* raw, uint8_t* units) {
     const uint32_t n_raw = split.raw_bits();
     const uint32_t n_low = n_raw - sign_raw;
     const uint64_t low_mask = (uint64_t{1} << n_low) - 1;
-    for (size_t i = 0; i < n; ++i) {
+    for (size_t i = first; i < n; ++i) {
         Unit unit = value[symbols[i]];
         if (n_raw > 0) {
             const uint64_t bit = i * uint64_t{n_raw};
@@ -52,6 +53,41 @@ void join(const UnitSplit& split, const Unit* value, const uint8_t* symbols, siz
     }
 }
 
+// Calls `visit` with the first code and the length of each run.
+template <typename Visit>
+void for_each_run(const Alphabet& alphabet, Visit visit) {
+    const uint32_t n = alphabet.n_symbols - alphabet.escape;
+    for (uint32_t first = 0, s = 1; s <= n; ++s) {
+        if (s < n && alphabet.code[s] == alphabet.code[s - 1] + 1) continue;
+        visit(alphabet.code[first], s - first);
+        first = s;
+    }
+}
+
+// The first units by the kernel, where the codes are few runs; returns their number.
+size_t join_in_runs(const UnitSplit& split, const Alphabet& alphabet, const uint8_t* symbols,
+                    size_t n, const uint8_t* raw, uint8_t* units) {
+    if (split.unit_bytes == 1 || split.unit_bytes == 8 || split.raw_bits() == 0 ||
+        split.raw_bits() > MAX_JOINED_RAW_BITS || count_runs(alphabet) > MAX_JOINED_RUNS)
+        return 0;
+    WordJoin join{};
+    join.unit_bytes = split.unit_bytes;
+    join.raw_bits = split.raw_bits();
+    join.sign_raw = split.sign_raw;
+    join.zero_bits = split.zero_bits;
+    join.code_mask = (1u << split.code_bits()) - 1;
+    join.code_shift = split.code_shift();
+    uint32_t symbol = 0;
+    uint32_t gaps = 0;
+    for_each_run(alphabet, [&](uint32_t code, uint32_t length) {
+        join.first_symbol[join.n_runs] = symbol;
+        join.gap[join.n_runs++] = code - symbol - gaps;
+        gaps = code - symbol;
+        symbol += length;
+    });
+    return kernels().join_words(join, symbols, n, raw, units);
+}
+
 template <typename Unit>
 Status join_units_of(const UnitSplit& split, const Alphabet& alphabet, const uint8_t* symbols,
                      size_t n, const uint8_t* raw, const uint8_t* escapes, uint64_t n_escapes,
@@ -59,7 +95,9 @@ Status join_units_of(const UnitSplit& split, const Alphabet& alphabet, const uin
     Unit value[MAX_ALPHABET] = {};
     for (uint32_t s = 0; s < alphabet.n_symbols; ++s)
         value[s] = static_cast<Unit>(uint64_t{alphabet.code[s]} << split.code_shift());
-    (split.sign_raw ? join<Unit, true> : join<Unit, false>)(split, value, symbols, n, raw, units);
+    const size_t joined = join_in_runs(split, alphabet, symbols, n, raw, units);
+    (split.sign_raw ? join<Unit, true> : join<Unit, false>)(split, value, symbols, joined, n, raw,
+                                                            units);
     if (!alphabet.escape) return n_escapes == 0 ? Status::OK : Status::BAD_STREAM_SIZE;
     const auto escape = static_cast<uint8_t>(alphabet.n_symbols - 1);
     uint64_t used = 0;
@@ -73,20 +111,11 @@ Status join_units_of(const UnitSplit& split, const Alphabet& alphabet, const uin
         ++used;
         if (code >> split.code_bits() != 0) return Status::BAD_CODE;
         uint8_t* unit = units + static_cast<size_t>(at - symbols) * sizeof(Unit);
-        write_as(unit, static_cast<Unit>(read_as<Unit>(unit) | code << split.code_shift()));
+        const uint64_t others = ~(((uint64_t{1} << split.code_bits()) - 1) << split.code_shift());
+        write_as(unit,
+                 static_cast<Unit>((read_as<Unit>(unit) & others) | code << split.code_shift()));
     }
     return used == n_escapes ? Status::OK : Status::STREAM_NOT_CONSUMED;
-}
-
-// Calls `visit` with the first code and the length of each run.
-template <typename Visit>
-void for_each_run(const Alphabet& alphabet, Visit visit) {
-    const uint32_t n = alphabet.n_symbols - alphabet.escape;
-    for (uint32_t first = 0, s = 1; s <= n; ++s) {
-        if (s < n && alphabet.code[s] == alphabet.code[s - 1] + 1) continue;
-        visit(alphabet.code[first], s - first);
-        first = s;
-    }
 }
 
 }  // namespace

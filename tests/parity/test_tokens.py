@@ -63,3 +63,31 @@ def test_hostile_streams(backend, rows):
         assert decoded(backend, hostile, array) == expected
         outcomes.add(expected if isinstance(expected, str) else "")
     assert len(outcomes) > 1
+
+
+@pytest.mark.parametrize("zero_bits", [0, 3])
+@pytest.mark.parametrize("unit_bytes", [2, 4])
+def test_words(backend, unit_bytes, zero_bits):
+    """Every number of raw bits, one to five runs of codes, with and without escapes."""
+    random = np.random.default_rng(unit_bytes)
+    bits = 8 * unit_bytes
+    for low_bits in range(1, 15):
+        for sign_raw in (False, True):
+            code_bits = 16 - low_bits - sign_raw
+            if code_bits < 3:
+                continue
+            n_runs = int(random.integers(1, 6))
+            starts = random.integers(0, 1 << code_bits, n_runs)
+            codes = (starts[random.integers(0, n_runs, 1003)] + random.integers(0, 3, 1003)) % (
+                1 << code_bits
+            )
+            codes[random.random(1003) < 0.003] = random.integers(0, 1 << code_bits)
+            units = random.integers(0, 1 << bits, 1003, dtype=np.uint64)
+            shift = bits - sign_raw - code_bits
+            units &= np.uint64(~(((1 << code_bits) - 1) << shift) & (1 << bits) - 1)
+            units |= codes.astype(np.uint64) << np.uint64(shift)
+            units = units >> np.uint64(zero_bits) << np.uint64(zero_bits)
+            array = units.astype(f"u{unit_bytes}")[None]
+            blocks = encode(array, low_bits, sign_raw=sign_raw)
+            assert decoded("scalar", blocks, array) == array.tobytes()
+            assert decoded(backend, blocks, array) == array.tobytes()
