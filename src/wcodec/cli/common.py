@@ -46,6 +46,9 @@ max_memory_option = click.option(
 )
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Print a line a layer.")
 force_option = click.option("-f", "--force", is_flag=True, help="Replace an existing output.")
+remove_option = click.option(
+    "--rm", "remove", is_flag=True, help="Remove the input once the output was read again."
+)
 output_option = click.option("-o", "--output", type=click.Path(), help="Where to write.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")

@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from wcodec.cli import common
+from wcodec.cli import common, removal
 
 
 @click.command(name="decode")
 @common.inputs_argument
 @common.output_option
 @common.force_option
+@common.remove_option
 @common.threads_option
 @common.max_memory_option
 @click.option(
@@ -30,6 +31,7 @@ def command(
     inputs: tuple[str, ...],
     output: str | None,
     force: bool,
+    remove: bool,
     threads: int | None,
     max_memory: int | None,
     device: str,
@@ -46,15 +48,18 @@ def command(
     By default model.wcodec becomes model.safetensors and DIR.wcodec becomes DIR; -o names another
     output, and for several inputs the directory of all outputs. "-" is standard input or output.
 
+    --rm removes each input when its output is on disk and has been compared with it once more.
     An output file appears whole or not at all. Exit code 3 if some files failed.
     """
     jobs = common.plan_jobs(inputs, output, ".wcodec", ".safetensors", force or resume)
+    if remove:
+        removal.check_removable(jobs, lossy=dequantize)
     from wcodec.decode import decode_checkpoint
 
     def work(input: Any, output: Any) -> dict[str, Any]:
         hidden = quiet or as_json or verbose
         with common.shown_progress("decoding", progress_kind, hidden) as progress:
-            return decode_checkpoint(
+            statistics = decode_checkpoint(
                 input,
                 output,
                 device=device,
@@ -66,6 +71,9 @@ def command(
                 verbose=verbose,
                 progress=progress,
             )
+        if remove:
+            removal.remove_input(common.Job(input, output), encoded=input, original=output)
+        return statistics
 
     common.report(common.run_jobs(jobs, work), as_json, quiet, _line)
 

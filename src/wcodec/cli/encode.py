@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from wcodec.cli import common
+from wcodec.cli import common, removal
 
 
 @click.command(name="encode")
 @common.inputs_argument
 @common.output_option
 @common.force_option
+@common.remove_option
 @common.threads_option
 @common.max_memory_option
 @click.option("--level", default="default", show_default=True, help="default or max.")
@@ -35,6 +36,7 @@ def command(
     inputs: tuple[str, ...],
     output: str | None,
     force: bool,
+    remove: bool,
     threads: int | None,
     max_memory: int | None,
     level: str,
@@ -61,9 +63,13 @@ def command(
     in other formats (pytorch_model*.bin, *.gguf, *.onnx, *.msgpack, *.h5). "-" is standard input
     or output.
 
-    The inputs stay. An output file appears whole or not at all. Exit code 3 if some files failed.
+    The inputs stay, but for --rm, which removes each when its output is on disk and has been
+    decoded and compared with it. An output file appears whole or not at all. Exit code 3 if some
+    files failed.
     """
     jobs = common.plan_jobs(inputs, output, ".safetensors", ".wcodec", force or resume)
+    if remove:
+        removal.check_removable(jobs, lossy=quant_type is not None)
     user_metadata = _parse_metadata(metadata)
     from wcodec.encode import encode_checkpoint
 
@@ -71,7 +77,7 @@ def command(
         with common.shown_progress(
             "encoding", progress_kind, quiet or as_json or verbose
         ) as progress:
-            return encode_checkpoint(
+            statistics = encode_checkpoint(
                 input,
                 output,
                 level=level,
@@ -90,6 +96,9 @@ def command(
                 verbose=verbose,
                 progress=progress,
             )
+        if remove:
+            removal.remove_input(common.Job(input, output), encoded=output, original=input)
+        return statistics
 
     common.report(common.run_jobs(jobs, work), as_json, quiet, _line)
 
