@@ -1,6 +1,6 @@
 # Each target does its own set-up (scripts/setup.sh), again when a build input is newer than it.
 
-.PHONY: demo test test-torch test-full bench lint format clean
+.PHONY: demo test test-torch test-full test-asan bench lint format clean
 .NOTPARALLEL:
 
 python := .venv/bin/python
@@ -19,6 +19,12 @@ test-torch: .venv/ready-test .venv/ready-test-transformers
 test-full: .venv/ready-test .venv/ready-test-transformers .venv-transformers/ready
 	@WCODEC_OLD_TRANSFORMERS=.venv-transformers $(python) -m pytest -q
 
+# Memory is not what it is elsewhere, so tests that measure it are left out.
+test-asan: .venv-sanitized/ready
+	@LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+		.venv-sanitized/bin/python -m pytest -q -m "not slow" tests/unit tests/format tests/parity tests/roundtrip tests/cli \
+		--ignore tests/roundtrip/test_memory.py --ignore tests/roundtrip/test_max_memory.py
+
 bench: .venv-bench/ready
 	@.venv-bench/bin/python benchmarks/run.py
 
@@ -34,7 +40,7 @@ format: .venv/ready-dev
 	@.venv/bin/clang-format -i $(cpp_files)
 
 clean:
-	@rm -rf .venv .venv-bench .venv-transformers build src/wcodec/_core.pyi .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-bench .venv-sanitized .venv-transformers build src/wcodec/_core.pyi .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -exec rm -rf {} +
 
 .venv/ready-%: $(build_inputs)
@@ -43,6 +49,10 @@ clean:
 
 .venv-transformers/ready: scripts/setup_old_transformers.sh
 	@scripts/setup_old_transformers.sh
+	@touch $@
+
+.venv-sanitized/ready: .venv/ready-test $(build_inputs) scripts/setup_sanitized.sh
+	@scripts/setup_sanitized.sh
 	@touch $@
 
 .venv-bench/ready: .venv/ready-test scripts/setup_bench.sh benchmarks/peers.txt
