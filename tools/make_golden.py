@@ -28,6 +28,7 @@ from wcodec.container import LayerHead, Metadata, Writer
 from wcodec.dtypes import DTYPES, bits, numpy_dtype, unit_bytes
 
 VERSION = "v0_1"
+SUMS = "SHA256SUMS"  # for sha256sum -c
 FORMS = {
     "bf16_e8": ("BF16", 1),
     "bf16_e8m1": ("BF16", 2),
@@ -317,6 +318,9 @@ def main() -> None:
     manifest |= write_others(directory)
     text = json.dumps(manifest, indent=1, sort_keys=True)
     (directory / f"{VERSION}_manifest.json").write_text(text + "\n")
+    files = sorted(path for path in directory.iterdir() if path.name != SUMS)
+    sums = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
+    (directory / SUMS).write_text("".join(sums))
 
 
 if __name__ == "__main__":

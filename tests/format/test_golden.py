@@ -18,6 +18,14 @@ def test_every_file_is_in_the_manifest():
     assert len(MANIFEST) >= 16
 
 
+def test_no_file_has_changed():
+    """None of them, nor the manifest, may differ from SHA256SUMS, and none may be missing there."""
+    lines = (GOLDEN / "SHA256SUMS").read_text().splitlines()
+    expected = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    files = [path for path in GOLDEN.iterdir() if path.name != "SHA256SUMS"]
+    assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files} == expected
+
+
 @pytest.mark.parametrize("name", MANIFEST)
 def test_golden(name):
     path = GOLDEN / name
