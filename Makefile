@@ -1,6 +1,6 @@
 # Each target does its own set-up (scripts/setup.sh), again when a build input is newer than it.
 
-.PHONY: demo test test-torch test-full test-asan bench lint format clean
+.PHONY: demo test test-torch test-full test-asan fuzz bench lint format clean
 .NOTPARALLEL:
 
 python := .venv/bin/python
@@ -24,6 +24,10 @@ test-asan: .venv-sanitized/ready
 	@LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 		.venv-sanitized/bin/python -m pytest -q -m "not slow" tests/unit tests/format tests/parity tests/roundtrip tests/cli \
 		--ignore tests/roundtrip/test_memory.py --ignore tests/roundtrip/test_max_memory.py
+
+SECONDS := 60
+fuzz: .venv/ready-test
+	@fuzz/run.sh $(SECONDS)
 
 bench: .venv-bench/ready
 	@.venv-bench/bin/python benchmarks/run.py
