@@ -104,7 +104,7 @@ def _explain(error: Exception) -> tuple[str, int]:
         return str(error), EXIT_PARTIAL if error.n_done else EXIT_DATA
     if isinstance(error, WcodecError):
         return str(error), EXIT_DATA
-    if isinstance(error, (ValueError, TypeError, NotImplementedError)):
+    if isinstance(error, (ValueError, TypeError)):
         return str(error), EXIT_USAGE
     return f"{type(error).__name__}: {error} (this is a bug; --debug shows where)", EXIT_DATA
 
