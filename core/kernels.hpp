@@ -68,8 +68,8 @@ constexpr uint64_t WRITE_SLACK_BYTES = 64;
 struct Survey {
     uint32_t any;              // OR of all words
     bool constant;             // all words are equal
-    uint32_t counts[N_CODES];  // of top >> CODE_SHIFT & 0x1FF, where top is the 16-bit word or the
-                               // upper half of a 32-bit one
+    uint32_t counts[N_CODES];  // of top >> CODE_SHIFT & 0x1FF, where top is the 16-bit word, the
+                               // upper half of a 32-bit one, or a byte << BYTE_SHIFT
 };
 
 // How units of rans32 of 2 or 4 bytes are put together, where their codes are few runs.
@@ -90,7 +90,7 @@ constexpr uint32_t MAX_JOINED_RUNS = 4;
 struct Kernels {
     const char* name;
     uint32_t (*crc32)(const uint8_t* data, size_t size, uint32_t start);
-    // w = 2 or 4 bytes a word; n > 0.
+    // w = 1, 2 or 4 bytes a word; n > 0.
     void (*survey_words)(const uint8_t* words, size_t n, uint32_t w, Survey& survey);
     // `values` has room for 128 n_steps entries; only encode_stream of the same backend reads them,
     // so each backend orders them as it likes.

@@ -2,6 +2,7 @@
 //
 // The reference for splitting and joining words. "top" is the word itself (w = 2) or its upper half
 // (w = 4): the half with sign, exponent and first mantissa bits, treated alike for bf16 and fp32.
+// For w = 1 it is the byte at the bits of a value.
 #include "planes.hpp"
 
 #include <array>
@@ -87,15 +88,33 @@ void unpack_f2(const uint8_t* from, uint8_t* fields) {
     }
 }
 
+// The raw bits of a byte as one field, and back.
+template <Form form>
+uint8_t field_of_byte(uint32_t byte) {
+    if constexpr (form == FORM_FP8_T5) return static_cast<uint8_t>((byte >> 5 & 4) | (byte & 3));
+    return static_cast<uint8_t>(byte & ~(FIELD_MAPS[form].value_mask >> BYTE_SHIFT));
+}
+
+template <Form form>
+uint32_t byte_of_field(uint8_t field) {
+    if constexpr (form == FORM_FP8_T5) return (field & 4u) << 5 | (field & 3u);
+    return field;
+}
+
 struct StepFields {
-    uint8_t top[LANES];  // sign and mantissa bits of the top half: P8 or F7
+    uint8_t top[LANES];  // sign and mantissa bits of the top half: P8 or F7; or those of a byte
     uint8_t mid[LANES];  // bits 15..8 of a 4-byte word (P8), or its bits 15..13 (F3), or bits 8..7
                          // of fp16 (F2)
     uint8_t low[LANES];  // bits 7..0 of a 4-byte word (P8)
 };
 
 template <unsigned unit_bytes>
-using WordOf = std::conditional_t<unit_bytes == 2, uint16_t, uint32_t>;
+using WordOf = std::conditional_t<unit_bytes == 1, uint8_t,
+                                  std::conditional_t<unit_bytes == 2, uint16_t, uint32_t>>;
+
+constexpr uint32_t top_of(uint32_t word, unsigned unit_bytes) {
+    return unit_bytes == 1 ? word << BYTE_SHIFT : unit_bytes == 2 ? word : word >> 16;
+}
 
 template <Form form>
 void split_step(const uint8_t* words, uint16_t* values, uint8_t* raw) {
@@ -106,8 +125,9 @@ void split_step(const uint8_t* words, uint16_t* values, uint8_t* raw) {
     units_to_lanes(words, lanes);
     for (uint32_t lane = 0; lane < LANES; ++lane) {
         const uint32_t word = lanes[lane];
-        const uint32_t top = map.unit_bytes == 2 ? word : word >> 16;
+        const uint32_t top = top_of(word, map.unit_bytes);
         values[lane] = static_cast<uint16_t>(top & map.value_mask);
+        if constexpr (map.unit_bytes == 1) fields.top[lane] = field_of_byte<form>(word);
         if constexpr (map.top_field == P8_BYTES)
             fields.top[lane] = static_cast<uint8_t>((top >> 8 & 0x80) | (top & 0x7F));
         if constexpr (map.top_field == F7_BYTES)
@@ -122,6 +142,9 @@ void split_step(const uint8_t* words, uint16_t* values, uint8_t* raw) {
 
     if constexpr (map.top_field == P8_BYTES) std::memcpy(raw, fields.top, P8_BYTES);
     if constexpr (map.top_field == F7_BYTES) pack_field<7>(fields.top, raw);
+    if constexpr (map.top_field == F4_BYTES) pack_field<4>(fields.top, raw);
+    if constexpr (map.top_field == F3_BYTES) pack_field<3>(fields.top, raw);
+    if constexpr (map.top_field == F2_BYTES) pack_f2(fields.top, raw);
     raw += map.top_field;
     if constexpr (map.low_fields == F2_BYTES) pack_f2(fields.mid, raw);
     if constexpr (map.low_fields == F3_BYTES) pack_field<3>(fields.mid, raw);
@@ -138,6 +161,9 @@ void join_step(const uint16_t* values, const uint8_t* raw, uint8_t* words) {
     StepFields fields;
     if constexpr (map.top_field == P8_BYTES) std::memcpy(fields.top, raw, P8_BYTES);
     if constexpr (map.top_field == F7_BYTES) unpack_field<7>(raw, fields.top);
+    if constexpr (map.top_field == F4_BYTES) unpack_field<4>(raw, fields.top);
+    if constexpr (map.top_field == F3_BYTES) unpack_field<3>(raw, fields.top);
+    if constexpr (map.top_field == F2_BYTES) unpack_f2(raw, fields.top);
     raw += map.top_field;
     if constexpr (map.low_fields == F2_BYTES) unpack_f2(raw, fields.mid);
     if constexpr (map.low_fields == F3_BYTES) unpack_field<3>(raw, fields.mid);
@@ -153,7 +179,11 @@ void join_step(const uint16_t* values, const uint8_t* raw, uint8_t* words) {
             top |= (fields.top[lane] & 0x80u) << 8 | (fields.top[lane] & 0x7Fu);
         if constexpr (map.top_field == F7_BYTES)
             top |= (fields.top[lane] & 0x40u) << 9 | (fields.top[lane] & 0x3Fu);
-        uint32_t word = map.unit_bytes == 2 ? top : top << 16;
+        uint32_t word = map.unit_bytes == 4 ? top << 16 : top;
+        if constexpr (map.unit_bytes == 1) {
+            word = top >> BYTE_SHIFT;
+            if constexpr (map.top_field != 0) word |= byte_of_field<form>(fields.top[lane]);
+        }
         if constexpr (map.low_fields == F2_BYTES) word |= uint32_t(fields.mid[lane]) << 7;
         if constexpr (map.low_fields == F3_BYTES) word |= uint32_t(fields.mid[lane]) << 13;
         if constexpr (map.low_fields == 2 * P8_BYTES)
@@ -178,6 +208,11 @@ constexpr SplitStep SPLIT_STEP[N_FORMS] = {
     split_step<FORM_FP32_E8M1_Z13>,
     split_step<FORM_FP32_E8_Z16>,
     split_step<FORM_FP32_E8M1_Z16>,
+    split_step<FORM_INT8_T4>,
+    split_step<FORM_INT8_T5>,
+    split_step<FORM_INT8_T6>,
+    split_step<FORM_INT8_T8>,
+    split_step<FORM_FP8_T5>,
 };
 constexpr JoinStep JOIN_STEP[N_FORMS] = {
     nullptr,
@@ -190,6 +225,11 @@ constexpr JoinStep JOIN_STEP[N_FORMS] = {
     join_step<FORM_FP32_E8M1_Z13>,
     join_step<FORM_FP32_E8_Z16>,
     join_step<FORM_FP32_E8M1_Z16>,
+    join_step<FORM_INT8_T4>,
+    join_step<FORM_INT8_T5>,
+    join_step<FORM_INT8_T6>,
+    join_step<FORM_INT8_T8>,
+    join_step<FORM_FP8_T5>,
 };
 
 }  // namespace

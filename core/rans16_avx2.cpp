@@ -91,12 +91,38 @@ INLINE __m256i with_f7(__m256i values, __m256i field) {
     return _mm256_or_si256(values, _mm256_or_si256(sign, rest));
 }
 
+// The raw bits of 32 bytes.
+template <Form form>
+INLINE __m256i raw_bits_of_bytes(uint32_t g, uint32_t v, const uint8_t* raw) {
+    constexpr FieldMap map = FIELD_MAPS[form];
+    if constexpr (map.top_field == F2_BYTES) {
+        const __m256i pairs = _mm256_srlv_epi64(
+            twice(raw + g * (F2_BYTES / 2)),
+            v == 0 ? _mm256_setr_epi64x(0, 0, 2, 2) : _mm256_setr_epi64x(4, 4, 6, 6));
+        return _mm256_and_si256(pairs, bytes_of(3));
+    } else {
+        constexpr int BITS = map.top_field * 8 / LANES;
+        const FieldWords words = lifted_fields<BITS>(raw + (g * GROUP_LANES + 32 * v) / 8 * BITS);
+        const __m256i fields = _mm256_packus_epi16(_mm256_srli_epi16(words.low, 16 - BITS),
+                                                   _mm256_srli_epi16(words.high, 16 - BITS));
+        if constexpr (form != FORM_FP8_T5) return fields;
+        const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(fields, bytes_of(4)), 5);
+        return _mm256_or_si256(sign, _mm256_and_si256(fields, bytes_of(3)));
+    }
+}
+
 // The words of lanes 32 v to 32 v + 31 of group g, from the bytes of their values.
 template <Form form>
 INLINE void join_vector(uint32_t g, uint32_t v, __m256i high, __m256i low, const uint8_t* raw,
                         uint8_t* to) {
     constexpr FieldMap map = FIELD_MAPS[form];
     const uint32_t lane = g * GROUP_LANES + 32 * v;
+    if constexpr (map.unit_bytes == 1) {
+        if constexpr (map.top_field != 0)
+            low = _mm256_or_si256(low, raw_bits_of_bytes<form>(g, v, raw));
+        store(to + lane, low);
+        return;
+    }
     const uint8_t* low_fields = raw + map.top_field;
     if constexpr (map.top_field == P8_BYTES) {
         const __m256i top = load(raw + lane);
@@ -181,7 +207,9 @@ struct DecodeTables {
 };
 constexpr uint32_t IS_ESCAPE = 0x80;
 
-void build_tables(const FrequencyTable& table, DecodeTables& tables) {
+// Values of w = 1 are bytes; they stand in value_low.
+void build_tables(const FieldMap& map, const FrequencyTable& table, DecodeTables& tables) {
+    const bool bytes = map.unit_bytes == 1;
     uint8_t before[N_EIGHTS], begins[N_EIGHTS] = {};
     uint8_t frequency[MAX_SYMBOLS] = {}, cum[MAX_SYMBOLS] = {};
     uint8_t high[MAX_SYMBOLS] = {}, low[MAX_SYMBOLS] = {};
@@ -189,8 +217,9 @@ void build_tables(const FrequencyTable& table, DecodeTables& tables) {
     for (uint32_t i = 0; i < table.n_symbols; ++i) {
         frequency[i] = table.frequency[i];
         cum[i] = static_cast<uint8_t>(at);
-        high[i] = static_cast<uint8_t>(table.value[i] >> 8 | (i == table.escape ? IS_ESCAPE : 0));
-        low[i] = static_cast<uint8_t>(table.value[i]);
+        high[i] = static_cast<uint8_t>((bytes ? 0 : table.value[i] >> 8) |
+                                       (i == table.escape ? IS_ESCAPE : 0));
+        low[i] = static_cast<uint8_t>(bytes ? table.value[i] >> BYTE_SHIFT : table.value[i]);
         if (i > 0) begins[at / 8] |= static_cast<uint8_t>(1 << at % 8);
         at += table.frequency[i];
     }
@@ -284,7 +313,8 @@ __attribute__((noinline)) void take_escapes(const DecodeStream& stream, uint32_t
         const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(which));
         const uint32_t value = escape_value<form>(stream, n_escapes++);
         high[lane] = static_cast<uint8_t>(value >> 8);
-        low[lane] = static_cast<uint8_t>(value);
+        low[lane] = static_cast<uint8_t>(
+            FIELD_MAPS[form].unit_bytes == 1 ? value >> BYTE_SHIFT : value);
     }
     value_high = load(high);
     value_low = load(low);
@@ -311,7 +341,8 @@ INLINE void decode_vector(uint32_t g, uint32_t v, const DecodeTables& tables,
     const __m256i bias = _mm256_sub_epi8(states.low, look_up<n_parts>(tables.cum, symbols));
     __m256i value_high = look_up<n_parts>(tables.value_high, symbols);
     __m256i value_low = _mm256_setzero_si256();  // the values of form 3 have no low byte
-    if constexpr (map.value_mask & 0xFF) value_low = look_up<n_parts>(tables.value_low, symbols);
+    if constexpr (map.unit_bytes == 1 || map.value_mask & 0xFF)
+        value_low = look_up<n_parts>(tables.value_low, symbols);
     const uint32_t escapes = static_cast<uint32_t>(_mm256_movemask_epi8(value_high));
 
     // x = frequency * high + bias <= 65279, for the even and the odd lanes as 16-bit words.
@@ -404,6 +435,11 @@ constexpr DecodeOne DECODE_STREAM[N_FORMS] = {
     decode_stream<FORM_FP32_E8M1_Z13, n_parts>,
     decode_stream<FORM_FP32_E8_Z16, n_parts>,
     decode_stream<FORM_FP32_E8M1_Z16, n_parts>,
+    decode_stream<FORM_INT8_T4, n_parts>,
+    decode_stream<FORM_INT8_T5, n_parts>,
+    decode_stream<FORM_INT8_T6, n_parts>,
+    decode_stream<FORM_INT8_T8, n_parts>,
+    decode_stream<FORM_FP8_T5, n_parts>,
 };
 
 // Neither `target.streaming` nor `ahead` helps here: this is slower than memory.
@@ -411,7 +447,7 @@ void decode_streams(Form form, const FrequencyTable& table, DecodeStream* stream
                     uint32_t n_streams, const uint8_t* raw, const StepTarget& target,
                     const Ahead&) {
     DecodeTables tables;
-    build_tables(table, tables);
+    build_tables(FIELD_MAPS[form], table, tables);
     const DecodeOne decode =
         table.n_symbols <= 32 ? DECODE_STREAM<2>[form] : DECODE_STREAM<4>[form];
     for (uint32_t s = 0; s < n_streams; ++s) decode(tables, streams[s], raw, target);
@@ -449,7 +485,9 @@ template <Form form>
 INLINE Words load_words(const uint8_t* from, uint32_t v) {
     constexpr FieldMap map = FIELD_MAPS[form];
     Words words{};
-    if constexpr (map.unit_bytes == 2) {
+    if constexpr (map.unit_bytes == 1) {
+        words.tops = _mm256_slli_epi16(_mm256_cvtepu8_epi16(load_16(from + 16 * v)), BYTE_SHIFT);
+    } else if constexpr (map.unit_bytes == 2) {
         words.tops = two_halves(load_16(from + 16 * v), load_16(from + 64 + 16 * v));
     } else {
         const __m256i a = two_halves(load_16(from + 16 * v), load_16(from + 128 + 16 * v));
@@ -468,6 +506,20 @@ INLINE __m128i bytes_of_words(__m256i words) {  // below 256
     return _mm_packus_epi16(low_half(words), high_half(words));
 }
 
+INLINE void store_f3(uint8_t* field, uint32_t lane, __m256i fields) {
+    const uint64_t string = static_cast<uint64_t>(_mm_cvtsi128_si64(packed_fields<3>(fields)));
+    __builtin_memcpy(field + lane * 3 / 8, &string, 6);
+}
+
+// The raw bits of bytes, which are words here, as one field each.
+template <Form form>
+INLINE __m256i fields_of_bytes(__m256i bytes) {
+    if constexpr (form == FORM_FP8_T5)
+        return _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(bytes, 5), words_of(4)),
+                               _mm256_and_si256(bytes, words_of(3)));
+    return _mm256_andnot_si256(words_of(FIELD_MAPS[form].value_mask >> BYTE_SHIFT), bytes);
+}
+
 // Writes the codes (value >> CODE_SHIFT) and the raw fields of group g.
 template <Form form>
 INLINE void split_group(uint32_t g, const uint8_t* words, uint16_t* codes, uint8_t* raw) {
@@ -480,6 +532,15 @@ INLINE void split_group(uint32_t g, const uint8_t* words, uint16_t* codes, uint8
         store(codes + lane,
               _mm256_srli_epi16(_mm256_and_si256(tops, words_of(map.value_mask)), CODE_SHIFT));
         uint8_t* field = raw;
+        if constexpr (map.unit_bytes == 1) {
+            const __m256i fields = fields_of_bytes<form>(_mm256_srli_epi16(tops, BYTE_SHIFT));
+            if constexpr (map.top_field == F2_BYTES)
+                pairs = _mm256_or_si256(pairs, _mm256_slli_epi16(fields, static_cast<int>(2 * v)));
+            if constexpr (map.top_field == F4_BYTES)
+                store_8(field + lane / 2, packed_fields<4>(fields));
+            if constexpr (map.top_field == F3_BYTES) store_f3(field, lane, fields);
+            continue;
+        }
         if constexpr (map.top_field == P8_BYTES) {
             const __m256i sign = _mm256_and_si256(_mm256_srli_epi16(tops, 8), words_of(0x80));
             store_16(field + lane,
@@ -496,11 +557,8 @@ INLINE void split_group(uint32_t g, const uint8_t* words, uint16_t* codes, uint8
             const __m256i bits = _mm256_and_si256(_mm256_srli_epi16(tops, 7), words_of(3));
             pairs = _mm256_or_si256(pairs, _mm256_slli_epi16(bits, static_cast<int>(2 * v)));
         }
-        if constexpr (map.low_fields == F3_BYTES) {
-            const __m128i packed = packed_fields<3>(_mm256_srli_epi16(bottoms, 13));
-            uint64_t string = static_cast<uint64_t>(_mm_cvtsi128_si64(packed));
-            __builtin_memcpy(field + lane * 3 / 8, &string, 6);
-        }
+        if constexpr (map.low_fields == F3_BYTES)
+            store_f3(field, lane, _mm256_srli_epi16(bottoms, 13));
         if constexpr (map.low_fields == 2 * P8_BYTES) {
             store_16(field + lane, bytes_of_words(_mm256_srli_epi16(bottoms, 8)));
             store_16(field + P8_BYTES + lane,
@@ -509,6 +567,8 @@ INLINE void split_group(uint32_t g, const uint8_t* words, uint16_t* codes, uint8
     }
     if constexpr (map.low_fields == F2_BYTES)
         store_16(raw + map.top_field + g * (F2_BYTES / 2), bytes_of_words(pairs));
+    if constexpr (map.top_field == F2_BYTES)
+        store_16(raw + g * (F2_BYTES / 2), bytes_of_words(pairs));
 }
 
 template <Form form>
@@ -534,6 +594,11 @@ constexpr SplitForm SPLIT_FORM[N_FORMS] = {
     split_form<FORM_FP32_E8M1_Z13>,
     split_form<FORM_FP32_E8_Z16>,
     split_form<FORM_FP32_E8M1_Z16>,
+    split_form<FORM_INT8_T4>,
+    split_form<FORM_INT8_T5>,
+    split_form<FORM_INT8_T6>,
+    split_form<FORM_INT8_T8>,
+    split_form<FORM_FP8_T5>,
 };
 
 void split_steps(Form form, const uint8_t* words, size_t n_steps, uint16_t* values, uint8_t* raw) {

@@ -158,6 +158,23 @@ void survey(const uint8_t* words, size_t n, Survey& survey) {
     survey.constant = different == 0;
 }
 
+void survey_bytes(const uint8_t* bytes, size_t n, Survey& survey) {
+    uint32_t counts[4][256] = {};
+    size_t i = 0;
+    for (; n - i >= 4; i += 4)
+        for (size_t j = 0; j < 4; ++j) ++counts[j][bytes[i + j]];
+    for (; i < n; ++i) ++counts[0][bytes[i]];
+    std::memset(survey.counts, 0, sizeof survey.counts);
+    survey.any = 0;
+    for (uint32_t byte = 0; byte < 256; ++byte) {
+        const uint32_t count =
+            counts[0][byte] + counts[1][byte] + counts[2][byte] + counts[3][byte];
+        survey.counts[byte << BYTE_SHIFT >> CODE_SHIFT] = count;
+        if (count != 0) survey.any |= byte;
+    }
+    survey.constant = survey.counts[uint32_t(bytes[0]) << BYTE_SHIFT >> CODE_SHIFT] == n;
+}
+
 // Writes a value as the i-th entry of the escape lists.
 void put_escape(const FieldMap& map, uint16_t value, EncodeStream& stream, uint64_t i) {
     if (map.n_escape_lists == 1) {
@@ -232,7 +249,9 @@ size_t join_no_words(const WordJoin&, const uint8_t*, size_t, const uint8_t*, ui
 }  // namespace
 
 void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, Survey& result) {
-    if (w == 2) {
+    if (w == 1) {
+        survey_bytes(words, n, result);
+    } else if (w == 2) {
         survey<uint16_t>(words, n, result);
     } else {
         survey<uint32_t>(words, n, result);

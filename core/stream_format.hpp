@@ -56,7 +56,8 @@ constexpr uint32_t NO_ESCAPE = 255;
 constexpr uint32_t MAX_STREAMS = 4;
 
 // Field maps: how a word splits into a coded symbol and raw fields. "E8" codes the exponent, "M1"
-// the top mantissa bit with it, "Z" low bits are zero in every word of the block.
+// the top mantissa bit with it, "Z" low bits are zero in every word of the block; "T" codes so many
+// top bits of a byte, of fp8 those after the sign.
 enum Form : uint8_t {
     FORM_NONE = 0,
     FORM_BF16_E8 = 1,
@@ -68,21 +69,31 @@ enum Form : uint8_t {
     FORM_FP32_E8M1_Z13 = 7,
     FORM_FP32_E8_Z16 = 8,
     FORM_FP32_E8M1_Z16 = 9,
+    FORM_INT8_T4 = 10,
+    FORM_INT8_T5 = 11,
+    FORM_INT8_T6 = 12,
+    FORM_INT8_T8 = 13,
+    FORM_FP8_T5 = 14,
 };
-constexpr uint32_t N_FORMS = 10;
+constexpr uint32_t N_FORMS = 15;
 
 // Bytes of one raw field in one step of 128 lanes.
 constexpr uint32_t P8_BYTES = 128;
 constexpr uint32_t F7_BYTES = 112;
+constexpr uint32_t F4_BYTES = 64;
 constexpr uint32_t F3_BYTES = 48;
 constexpr uint32_t F2_BYTES = 32;
 
+// A value is the 16-bit word, the top half of a 32-bit one, or a byte at bits 14 to 7.
+constexpr uint32_t BYTE_SHIFT = 7;
+
 struct FieldMap {
     uint8_t unit_bytes;      // w
-    uint16_t value_mask;     // bits a value may have (for w = 4: of the top half)
+    uint16_t value_mask;     // bits a value may have
     uint8_t n_escape_lists;  // 1: value = byte << escape_shift; 2: value = high << 8 | low
     uint8_t escape_shift;
-    uint16_t top_field;   // P8_BYTES or F7_BYTES: the field that holds the sign
+    uint16_t top_field;   // bytes a step of the first field: P8 or F7 with the sign; of w = 1 the
+                          // only one, or none
     uint16_t low_fields;  // bytes a step of the fields after it
     uint8_t zero_bits;    // low bits of the word that are zero
 };
@@ -98,6 +109,11 @@ constexpr FieldMap FIELD_MAPS[N_FORMS] = {
     {4, 0x7FC0, 2, 0, F7_BYTES, F3_BYTES, 13},
     {4, 0x7F80, 1, 7, P8_BYTES, 0, 16},
     {4, 0x7FC0, 2, 0, F7_BYTES, 0, 16},
+    {1, 0x7800, 1, BYTE_SHIFT, F4_BYTES, 0, 0},
+    {1, 0x7C00, 1, BYTE_SHIFT, F3_BYTES, 0, 0},
+    {1, 0x7E00, 1, BYTE_SHIFT, F2_BYTES, 0, 0},
+    {1, 0x7F80, 1, BYTE_SHIFT, 0, 0, 0},
+    {1, 0x3E00, 1, BYTE_SHIFT, F3_BYTES, 0, 0},
 };
 
 // rans32: a unit is split into a code, which is a symbol of an alphabet or an escape, and raw bits.

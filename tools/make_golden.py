@@ -39,6 +39,11 @@ FORMS = {
     "fp32_e8m1_z13": ("F32", 7),
     "fp32_e8_z16": ("F32", 8),
     "fp32_e8m1_z16": ("F32", 9),
+    "int8_t4": ("I8", 10),
+    "int8_t5": ("I8", 11),
+    "int8_t6": ("I8", 12),
+    "int8_t8": ("F8_E8M0", 13),
+    "fp8_t5": ("F8_E4M3", 14),
 }
 
 
@@ -53,7 +58,13 @@ def words_for(dtype: str, zero_bits: int, n: int, seed: int) -> NDArray[np.uint8
         return (words >> zero_bits << zero_bits).view(np.uint8)
     if dtype == "BF16":
         return (words >> 16).astype(np.uint16).view(np.uint8)
+    if dtype == "I8":
+        return np.clip(values * 200, -128, 127).astype(np.int8).view(np.uint8)
+    if dtype == "F8_E8M0":
+        return (words >> 23).astype(np.uint8)
     with np.errstate(over="ignore"):
+        if dtype == "F8_E4M3":
+            return values.astype(numpy_dtype(dtype)).view(np.uint8)
         return values.astype(np.float16).view(np.uint8)
 
 
@@ -152,7 +163,10 @@ def write_forms(directory: Path) -> dict[str, dict[str, str]]:
     for name, (dtype, form) in FORMS.items():
         file = GoldenFile(directory / f"{VERSION}_rans16_{name}.wcodec")
         zero_bits = int(name.rpartition("_z")[2]) if "_z" in name else 0
-        for n, n_streams in ((1024, 1), (128 * 9 + 77, 2), (128 * 13 + 1, 4)):
+        # Bytes pay for the states of a stream later.
+        times = 6 if unit_bytes(dtype) == 1 else 1
+        for n_steps, tail, n_streams in ((8, 0, 1), (9, 77, 2), (13, 1, 4)):
+            n = 128 * times * n_steps + tail
             data = words_for(dtype, zero_bits, n, seed=n + form)
             options = {"family": batch.RANS16, "form_set": 1 << form, "n_streams": n_streams}
             file.add(f"streams {n_streams}", dtype, (n,), data, **options)  # type: ignore[arg-type]

@@ -531,12 +531,14 @@ class FieldMap(NamedTuple):
     fields: tuple[tuple[tuple[int, int], ...], ...]
 
     def value_mask(self) -> int:
-        return run_mask(*self.coded) >> (8 * self.w - 16)
+        mask = run_mask(*self.coded)
+        return mask << 7 if self.w == 1 else mask >> (8 * self.w - 16)
 
 
 P8_BF16, F7_BF16, F2_FP16 = ((15, 15), (6, 0)), ((15, 15), (5, 0)), ((8, 7),)
 P8_FP32, F7_FP32, F3_FP32 = ((31, 31), (22, 16)), ((31, 31), (21, 16)), ((15, 13),)
 P8_MID, P8_LOW = ((15, 8),), ((7, 0),)
+F4_LOW, F3_LOW, F2_LOW, F3_FP8 = ((3, 0),), ((2, 0),), ((1, 0),), ((7, 7), (1, 0))
 
 FIELD_MAPS = {
     1: FieldMap("bf16_e8", 2, (14, 7), (P8_BF16,)),
@@ -548,6 +550,11 @@ FIELD_MAPS = {
     7: FieldMap("fp32_e8m1_z13", 4, (30, 22), (F7_FP32, F3_FP32)),
     8: FieldMap("fp32_e8_z16", 4, (30, 23), (P8_FP32,)),
     9: FieldMap("fp32_e8m1_z16", 4, (30, 22), (F7_FP32,)),
+    10: FieldMap("int8_t4", 1, (7, 4), (F4_LOW,)),
+    11: FieldMap("int8_t5", 1, (7, 3), (F3_LOW,)),
+    12: FieldMap("int8_t6", 1, (7, 2), (F2_LOW,)),
+    13: FieldMap("int8_t8", 1, (7, 0), ()),
+    14: FieldMap("fp8_t5", 1, (6, 2), (F3_FP8,)),
 }
 
 
@@ -594,13 +601,14 @@ def decode_rans16(block: Block, n: int, w: int) -> NDArray[Any]:
         require_equal(int(is_escape.sum()), stream.n_escapes, where, "number of escapes")
         values.append(table.value[stream.slots])
         values[-1][is_escape] = escapes  # in the order of steps and then lanes
-    words = np.concatenate(values).astype(np.uint32) << (8 * w - 16)
+    words = np.concatenate(values).astype(np.uint32)
+    words = words >> 7 if w == 1 else words << (8 * w - 16)
 
     sizes = [16 * sum(high - low + 1 for high, low in field) for field in field_map.fields]
     raw = payload.array(n_steps * sum(sizes), "u1").reshape(n_steps, sum(sizes))
-    parts = np.split(raw, np.cumsum(sizes)[:-1], axis=1)
-    for part, field in zip(parts, field_map.fields, strict=True):
-        words |= place_field(part, field)
+    ends = np.cumsum(sizes, dtype=np.intp)
+    for end, size, field in zip(ends, sizes, field_map.fields, strict=True):
+        words |= place_field(raw[:, end - size : end], field)
     tail = payload.array(n_tail, f"<u{w}")
     payload.finish()
     units = words[:, lane_of_unit(w)].astype(f"<u{w}").ravel()

@@ -52,7 +52,7 @@ needs_nvdisasm = pytest.mark.skipif(
 
 
 def decoding_loop(code: list[Instruction], form: int) -> list[Instruction]:
-    width = ".64" if FIELD_MAPS[form].unit_bytes == 2 else ".128"
+    width = {1: ".E", 2: ".64", 4: ".128"}[FIELD_MAPS[form].unit_bytes]
 
     def is_store(i: int) -> bool:
         return code[i].opcode.startswith("STG.") and code[i].opcode.endswith(width)
@@ -108,7 +108,8 @@ def test_decoding_loop(architecture):
         assert opcodes["VOTE"] + opcodes["VOTEU"] == lanes + TILE_STEPS, name
         copies = -(-TILE_STEPS * step_raw_bytes(form) // (32 * 16))
         assert (opcodes["LDGSTS"], opcodes["LDG"], opcodes["STG"]) == (copies, 0, TILE_STEPS), name
-        assert not any(i.opcode.startswith("CALL") for i in loop), name
+        # The loop may be left by a call under a condition.
+        assert not any(i.opcode.startswith("CALL") and not i.predicate for i in loop), name
 
         per_32_units = len(loop) / (4 * TILE_STEPS)
         if FORM_NAMES[form].startswith("bf16"):

@@ -25,6 +25,8 @@ from support.rans16_streams import (
     all_values,
     random_payload,
     random_table,
+    unit_type,
+    words_of_values,
 )
 
 from wcodec import _core
@@ -150,7 +152,8 @@ def test_every_frequency(backend, form):
 def test_64_symbols_and_every_value(backend, form):
     random = np.random.default_rng(30 + form)
     for has_escape in (False, True):
-        table = random_table(random, form, n_symbols=64, has_escape=has_escape)
+        n_symbols = min(64, len(all_values(form)) + has_escape)
+        table = random_table(random, form, n_symbols=n_symbols, has_escape=has_escape)
         payload, units = random_payload(random, form, 128 * 30, 2, table=table, flat=True)
         check_legal(backend, payload, units, form, 2)
     values = all_values(form)
@@ -186,7 +189,8 @@ def test_hostile_payloads(backend, form, n_streams):
             mutated[at] ^= int(random.integers(1, 256))
             ok = check_alike(backend, bytes(mutated), form, n_streams, n)
             accepted, refused = accepted + ok, refused + (not ok)
-    assert accepted > 20
+    # Without raw fields nearly every byte says something of the others.
+    assert accepted > (20 if FIELD_MAPS[form].raw else 0)
     assert refused > 100
 
 
@@ -357,11 +361,10 @@ def test_encoding_of_any_values(backend, form):
 def test_encoding_with_every_frequency(backend, form):
     """Two values, the first in f of 256 words: every frequency that a table can have."""
     random = np.random.default_rng(100 + form)
-    w = FIELD_MAPS[form].unit_bytes
     values = all_values(form)
-    dtype = np.uint16 if w == 2 else np.uint32
     for frequency in range(1, 256):
-        pair = random.choice(values, 2, replace=False).astype(dtype) << dtype(8 * w - 16)
+        pair = random.choice(values, 2, replace=False)
+        pair = words_of_values(form, pair).astype(unit_type(form))
         words = pair[(np.arange(128 * 10) % 256 >= frequency).astype(int)]
         words = random.permutation(words)
         assert encode(backend, words, 1 << form, 1, 0) == encode("scalar", words, 1 << form, 1, 0)
@@ -372,16 +375,13 @@ def test_encoding_with_every_frequency(backend, form):
 def test_encoding_of_escapes_in_every_lane(backend, form, n_streams):
     """Steps of nothing but escapes, most of a stream's units, and single ones in each lane."""
     random = np.random.default_rng(110 + form)
-    w = FIELD_MAPS[form].unit_bytes
-    values = all_values(form)
-    dtype = np.uint16 if w == 2 else np.uint32
+    values = words_of_values(form, all_values(form)).astype(unit_type(form))
     n = 128 * 64
     n_rans16 = 0
     for share in (3, 6, 9):
-        words = np.full(n, values[-1], dtype)
+        words = np.full(n, values[-1])
         words[: n // share] = random.choice(values, n // share)
         words[-LANES * LANES // 2 :: LANES + 1] = random.choice(values, LANES // 2)
-        words <<= dtype(8 * w - 16)
         expected = encode("scalar", words, 1 << form, n_streams, 0)
         assert encode(backend, words, 1 << form, n_streams, 0) == expected
         n_rans16 += expected[0][4] == batch.RANS16

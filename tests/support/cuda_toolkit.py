@@ -28,6 +28,11 @@ FORM_NAMES = {
     7: "fp32_e8m1_z13",
     8: "fp32_e8_z16",
     9: "fp32_e8m1_z16",
+    10: "int8_t4",
+    11: "int8_t5",
+    12: "int8_t6",
+    13: "int8_t8",
+    14: "fp8_t5",
 }
 RANS16_KERNELS = {form: f"wcodec_rans16_{name}" for form, name in FORM_NAMES.items()}
 

@@ -25,8 +25,21 @@ uint32_t emulate_stream(const wcodec::StreamDescriptor& stream) {
 
 using Emulate = uint32_t (*)(const wcodec::StreamDescriptor&);
 constexpr Emulate EMULATE[wcodec::N_FORMS] = {
-    nullptr,           emulate_stream<1>, emulate_stream<2>, emulate_stream<3>, emulate_stream<4>,
-    emulate_stream<5>, emulate_stream<6>, emulate_stream<7>, emulate_stream<8>, emulate_stream<9>,
+    nullptr,
+    emulate_stream<1>,
+    emulate_stream<2>,
+    emulate_stream<3>,
+    emulate_stream<4>,
+    emulate_stream<5>,
+    emulate_stream<6>,
+    emulate_stream<7>,
+    emulate_stream<8>,
+    emulate_stream<9>,
+    emulate_stream<10>,
+    emulate_stream<11>,
+    emulate_stream<12>,
+    emulate_stream<13>,
+    emulate_stream<14>,
 };
 
 }  // namespace

@@ -53,13 +53,29 @@ FIELD_MAPS = {
     7: FieldMap(4, 0x7FC0, 0, (("F7", (31, *_bits(21, 16))), ("F3", _bits(15, 13))), 13),
     8: FieldMap(4, 0x7F80, 7, (("P8", (31, *_bits(22, 16))),), 16),
     9: FieldMap(4, 0x7FC0, 0, (("F7", (31, *_bits(21, 16))),), 16),
+    10: FieldMap(1, 0x7800, 7, (("F4", _bits(3, 0)),)),
+    11: FieldMap(1, 0x7C00, 7, (("F3", _bits(2, 0)),)),
+    12: FieldMap(1, 0x7E00, 7, (("F2", _bits(1, 0)),)),
+    13: FieldMap(1, 0x7F80, 7, ()),
+    14: FieldMap(1, 0x3E00, 7, (("F3", (7, *_bits(1, 0))),)),
 }
 FORMS = tuple(FIELD_MAPS)
-FIELD_BYTES = {"P8": 128, "F7": 112, "F3": 48, "F2": 32}
+FIELD_BYTES = {"P8": 128, "F7": 112, "F4": 64, "F3": 48, "F2": 32}
 
 
 def step_raw_bytes(form: int) -> int:
     return sum(FIELD_BYTES[kind] for kind, _ in FIELD_MAPS[form].raw)
+
+
+def unit_type(form: int) -> type[np.unsignedinteger]:
+    return {1: np.uint8, 2: np.uint16, 4: np.uint32}[FIELD_MAPS[form].unit_bytes]
+
+
+def words_of_values(form: int, values: np.ndarray) -> np.ndarray:
+    """Words (uint32) with nothing but a value."""
+    w = FIELD_MAPS[form].unit_bytes
+    wide = values.astype(np.uint32)
+    return wide >> 7 if w == 1 else wide << (8 * w - 16)
 
 
 def unit_of_lane(unit_bytes: int) -> np.ndarray:
@@ -105,8 +121,11 @@ def random_table(
     """Draw a legal table; what is given stays."""
     if frequencies is not None:
         n_symbols = len(frequencies)
-    n = int(rng.integers(2, 65)) if n_symbols is None else n_symbols
-    with_escape = bool(rng.integers(2)) if has_escape is None else has_escape
+    n_values = len(all_values(form))
+    most = min(64, n_values + (has_escape is True))
+    n = int(rng.integers(2, most + 1)) if n_symbols is None else n_symbols
+    with_escape = bool(rng.integers(2)) if has_escape is None and n <= n_values else has_escape
+    with_escape = n > n_values if with_escape is None else with_escape
     if frequencies is None:
         # 256 - n more units of frequency; the cube makes some tables very uneven.
         weights = rng.random(n) ** rng.choice([0, 1, 3, 9])
@@ -140,7 +159,7 @@ def pack_fields(kind: str, fields: np.ndarray) -> bytes:
     n_steps = len(fields)
     if kind == "P8":
         packed = fields.astype(np.uint8)
-    elif kind in ("F7", "F3"):
+    elif kind in ("F7", "F4", "F3"):
         width = int(kind[1])
         bits = fields[:, :, None] >> np.arange(width) & 1
         bits = bits.reshape(n_steps, LANES * width).astype(np.uint8)
@@ -171,7 +190,7 @@ def random_payload(
     symbols: np.ndarray | None = None,
     flat: bool = False,
 ) -> tuple[bytes, np.ndarray]:
-    """Make a valid payload and the units that it decodes to (uint16 or uint32).
+    """Make a valid payload and the units that it decodes to (uint8, uint16 or uint32).
 
     `symbols[step, lane]` are drawn with the table's frequencies unless given; `flat` draws every
     symbol alike, so that rare ones (the escape among them) are frequent and the stream long.
@@ -213,16 +232,16 @@ def random_payload(
         step += count
         used += n_escapes
 
-    words = values << (8 * field_map.unit_bytes - 16)
+    words = words_of_values(form, values)
     raw = []
     for kind, bits in field_map.raw:
         fields = rng.integers(0, 1 << len(bits), (n_steps, LANES), np.uint32)
         for i, bit in enumerate(reversed(bits)):
             words |= (fields >> i & 1) << bit
         raw.append(pack_fields(kind, fields))
-    raw_bytes = np.concatenate(raw, axis=1).tobytes() if n_steps else b""
+    raw_bytes = np.concatenate(raw, axis=1).tobytes() if raw and n_steps else b""
 
-    dtype = np.uint16 if field_map.unit_bytes == 2 else np.uint32
+    dtype = unit_type(form)
     units = np.empty((n_steps, LANES), dtype)
     units[:, unit_of_lane(field_map.unit_bytes)] = words
     tail = rng.integers(0, 1 << 8 * field_map.unit_bytes, tail_units, np.uint64)

@@ -45,6 +45,8 @@ SPATIAL_FLOAT = _core.SPATIAL_FLOAT
 BF16_FORMS = 1 << _core.FORM_BF16_E8 | 1 << _core.FORM_BF16_E8M1
 FP16_FORMS = 1 << _core.FORM_FP16_E5M1
 FP32_FORMS = sum(1 << form for form in range(_core.FORM_FP32_E8, _core.FORM_FP32_E8M1_Z16 + 1))
+INT8_FORMS = sum(1 << form for form in range(_core.FORM_INT8_T4, _core.FORM_INT8_T8 + 1))
+FP8_FORMS = INT8_FORMS | 1 << _core.FORM_FP8_T5
 
 DESCRIPTOR = np.dtype(
     [

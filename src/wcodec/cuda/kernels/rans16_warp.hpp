@@ -52,7 +52,8 @@ struct WarpShared {
         return reinterpret_cast<Bytes16*>(window) + WINDOW_BEGIN / sizeof(Bytes16);
     }
 
-    alignas(16) uint32_t raw[RING_TILES * TILE_RAW_BYTES / 4];
+    // A map without raw fields has a ring of nothing, but an array has an element.
+    alignas(16) uint32_t raw[TILE_RAW_BYTES == 0 ? 1 : RING_TILES * TILE_RAW_BYTES / 4];
 
     WCODEC_INLINE Bytes16* raw_pieces() { return reinterpret_cast<Bytes16*>(raw); }
 };
@@ -62,6 +63,7 @@ class StreamDecoder {
     static constexpr uint32_t UNIT_BYTES = FIELD_MAPS[FORM].unit_bytes;
     static constexpr uint32_t VALUE_MASK = FIELD_MAPS[FORM].value_mask;
     static constexpr uint32_t TOP_FIELD = FIELD_MAPS[FORM].top_field;
+    static constexpr uint32_t TOP_BITS = TOP_FIELD * 8 / LANES;
     static constexpr uint32_t LOW_FIELDS = FIELD_MAPS[FORM].low_fields;
     using Shared = WarpShared<FORM>;
     static constexpr uint32_t STEP_RAW_BYTES = Shared::STEP_RAW_BYTES;
@@ -113,8 +115,10 @@ public:
         load_states();
         load_window(window);
         locate_raw();
-        WCODEC_UNROLL
-        for (uint32_t i = 0; i + 1 < RING_TILES; ++i) copy_raw_tile();
+        if constexpr (STEP_RAW_BYTES != 0) {
+            WCODEC_UNROLL
+            for (uint32_t i = 0; i + 1 < RING_TILES; ++i) copy_raw_tile();
+        }
         build_table();
         fill_window(window);
         decode_steps();
@@ -258,6 +262,12 @@ private:
         return bits * t % 8 * 4;
     }
 
+    // F2: the thread's fields are in the four bytes from here, at these bits of each.
+    static constexpr WCODEC_INLINE uint32_t two_bits_at(uint32_t t) {
+        return t / 16 * 16 + 4 * (t % 4);
+    }
+    static constexpr WCODEC_INLINE uint32_t two_bits_shift(uint32_t t) { return t % 16 / 4 * 2; }
+
     // The thread's fields, from bit 0 on (with other bits above them), out of the word they begin
     // in and the next thread's. Where they reach beyond their word, bits * t % 8 + bits > 8, so
     // that the next thread's fields begin in the word after it.
@@ -274,15 +284,19 @@ private:
         raw_left_ = int32_t(stream_.n_steps * STEP_RAW_BYTES);
         each_thread([&](uint32_t t) {
             raw_from_[t] = kept(raw + sizeof(Bytes16) * t);
-            top_at_[t] = kept(4 * (TOP_FIELD == F7_BYTES ? field_word(7, t) : t));
-            if constexpr (TOP_FIELD == F7_BYTES) top_shift_[t] = kept(field_shift(7, t));
+            top_at_[t] = kept(TOP_BITS == 2   ? two_bits_at(t)
+                              : TOP_BITS != 8 ? 4 * field_word(TOP_BITS, t)
+                                              : 4 * t);
+            if constexpr (TOP_BITS == 2) top_shift_[t] = kept(two_bits_shift(t));
+            if constexpr (TOP_BITS > 2 && TOP_BITS < 8)
+                top_shift_[t] = kept(field_shift(TOP_BITS, t));
             uint32_t low = 4 * t;
             if constexpr (LOW_FIELDS == F3_BYTES) {
                 low = 4 * field_word(3, t);
                 low_shift_[t] = kept(field_shift(3, t));
             } else if constexpr (LOW_FIELDS == F2_BYTES) {
-                low = t / 16 * 16 + 4 * (t % 4);
-                low_shift_[t] = kept(25 + 2 * (t % 16 / 4));
+                low = two_bits_at(t);
+                low_shift_[t] = kept(25 + two_bits_shift(t));
             }
             if constexpr (LOW_FIELDS != 0) low_at_[t] = kept(TOP_FIELD + low);
         });
@@ -314,17 +328,19 @@ private:
 
     // Wait for the tile after that in use, whose place in the ring is free now.
     WCODEC_INLINE void advance_raw_tile() {
-        wait_copies<RING_TILES - 2>();
-        sync_warp();
-        raw_tile_ = next_in_ring(raw_to_);
-        copy_raw_tile();
+        if constexpr (STEP_RAW_BYTES != 0) {
+            wait_copies<RING_TILES - 2>();
+            sync_warp();
+            raw_tile_ = next_in_ring(raw_to_);
+            copy_raw_tile();
+        }
     }
 
     // The words where the thread's fields of step i of the tile begin.
     WCODEC_INLINE void load_raw(uint32_t i, PerThread<uint32_t> (&raw)[N_RAW_WORDS]) const {
         const uint32_t step = raw_tile_ + i * STEP_RAW_BYTES;
         each_thread([&](uint32_t t) {
-            raw[0][t] = word_at(shared_.raw, top_at_[t] + step);
+            if constexpr (TOP_FIELD != 0) raw[0][t] = word_at(shared_.raw, top_at_[t] + step);
             if constexpr (LOW_FIELDS != 0) raw[1][t] = word_at(shared_.raw, low_at_[t] + step);
             if constexpr (LOW_FIELDS == 2 * P8_BYTES) {
                 raw[2][t] = word_at(shared_.raw, low_at_[t] + step + P8_BYTES);
@@ -423,10 +439,46 @@ private:
         });
     }
 
+    // The raw bits of the thread's four bytes, each in its byte, with other bits where symbols are.
+    WCODEC_INLINE PerThread<uint32_t> raw_bits_of_bytes(const PerThread<uint32_t>& raw) const {
+        PerThread<uint32_t> fields;
+        if constexpr (TOP_BITS == 3) {
+            fields = gather_fields(raw, top_shift_);
+        } else {
+            each_thread([&](uint32_t t) { fields[t] = raw[t] >> top_shift_[t]; });
+        }
+        each_thread([&](uint32_t t) {
+            // Of a bit string to bytes: pairs move apart, then the two of a pair.
+            if constexpr (TOP_BITS != 2) {
+                const uint32_t pairs =
+                    merge_bits(fields[t], fields[t] << (16 - 2 * TOP_BITS), 0xFFFF0000);
+                fields[t] = merge_bits(pairs, pairs << (8 - TOP_BITS), 0xFF00FF00);
+            }
+            if constexpr (FORM == FORM_FP8_T5)
+                fields[t] = merge_bits(fields[t], fields[t] << 5, 0x80808080);
+        });
+        return fields;
+    }
+
+    WCODEC_INLINE PerThread<Piece> join_bytes(const PerThread<uint32_t> (&values)[2],
+                                              const PerThread<uint32_t> (&raw)[N_RAW_WORDS]) const {
+        constexpr uint32_t RAW_MASK = (~(VALUE_MASK >> BYTE_SHIFT) & 0xFF) * 0x01010101;
+        PerThread<uint32_t> fields;
+        if constexpr (TOP_FIELD != 0) fields = raw_bits_of_bytes(raw[0]);
+        PerThread<Piece> piece;
+        each_thread([&](uint32_t t) {
+            const uint32_t bytes =
+                select_bytes(values[0][t] >> BYTE_SHIFT, values[1][t] >> BYTE_SHIFT, 0x6420);
+            piece[t].words[0] = TOP_FIELD == 0 ? bytes : merge_bits(bytes, fields[t], RAW_MASK);
+        });
+        return piece;
+    }
+
     // The thread's four units, from their values and raw fields. Of a value only the bits of the
     // mask get into a unit.
     WCODEC_INLINE PerThread<Piece> join(const PerThread<uint32_t> (&values)[2],
                                         const PerThread<uint32_t> (&raw)[N_RAW_WORDS]) const {
+        if constexpr (UNIT_BYTES == 1) return join_bytes(values, raw);
         constexpr uint32_t RAW_MASK = (~VALUE_MASK & 0xFFFF) * 0x00010001;
         PerThread<uint32_t> top, low;
         if constexpr (TOP_FIELD == F7_BYTES) top = gather_fields(raw[0], top_shift_);
@@ -573,7 +625,7 @@ private:
             WCODEC_UNROLL
             for (uint32_t i = 0; i < LANES_PER_THREAD; ++i) {
                 const uint32_t word = piece[t].words[i * UNIT_BYTES / 4];
-                store_unit(row, column, UNIT_BYTES == 2 && i % 2 ? word >> 16 : word);
+                store_unit(row, column, word >> 8 * (i * UNIT_BYTES % 4));
                 if (++column == stream_.row_units) {
                     column = 0;
                     ++row;
@@ -590,6 +642,8 @@ private:
         uint8_t* const to = output() + row * stream_.row_stride + column * UNIT_BYTES;
         if (reinterpret_cast<uintptr_t>(to) % UNIT_BYTES != 0) {
             for (uint32_t i = 0; i < UNIT_BYTES; ++i) store(to + i, uint8_t(word >> 8 * i));
+        } else if constexpr (UNIT_BYTES == 1) {
+            store(to, uint8_t(word));
         } else if constexpr (UNIT_BYTES == 2) {
             store(to, uint16_t(word));
         } else {
@@ -605,7 +659,9 @@ private:
             for (uint32_t i = t; i < stream_.tail_units; i += WARP_THREADS) {
                 const uint8_t* const from = tail + i * UNIT_BYTES;
                 store_unit((first + i) / stream_.row_units, (first + i) % stream_.row_units,
-                           UNIT_BYTES == 2 ? load<uint16_t>(from) : load<uint32_t>(from));
+                           UNIT_BYTES == 1   ? load<uint8_t>(from)
+                           : UNIT_BYTES == 2 ? load<uint16_t>(from)
+                                             : load<uint32_t>(from));
             }
         });
     }
