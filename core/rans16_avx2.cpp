@@ -313,8 +313,8 @@ __attribute__((noinline)) void take_escapes(const DecodeStream& stream, uint32_t
         const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(which));
         const uint32_t value = escape_value<form>(stream, n_escapes++);
         high[lane] = static_cast<uint8_t>(value >> 8);
-        low[lane] = static_cast<uint8_t>(
-            FIELD_MAPS[form].unit_bytes == 1 ? value >> BYTE_SHIFT : value);
+        low[lane] =
+            static_cast<uint8_t>(FIELD_MAPS[form].unit_bytes == 1 ? value >> BYTE_SHIFT : value);
     }
     value_high = load(high);
     value_low = load(low);

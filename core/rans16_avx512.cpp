@@ -187,8 +187,8 @@ INLINE __m512i raw_bits_of_bytes(uint32_t g, const uint8_t* raw) {
     if constexpr (map.top_field == F2_BYTES) {
         const __m512i pairs =
             _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(raw)));
-        return _mm512_and_si512(
-            _mm512_srlv_epi64(pairs, _mm512_set_epi64(6, 6, 4, 4, 2, 2, 0, 0)), bytes_of(3));
+        return _mm512_and_si512(_mm512_srlv_epi64(pairs, _mm512_set_epi64(6, 6, 4, 4, 2, 2, 0, 0)),
+                                bytes_of(3));
     } else {
         constexpr unsigned BITS = map.top_field * 8 / LANES;
         const __m512i spread = _mm512_permutexvar_epi8(load(&SPREAD<BITS>), load(raw));

@@ -77,7 +77,8 @@ def test_dtypes_and_field_maps_are_those_of_the_document():
     listed = re.search(r"\*\*Known dtypes\*\* and their bits:(.*?)\.\n", DOCUMENT, re.DOTALL)[1]
     pairs = re.findall(r"([A-Z0-9_]+) (\d+)", listed)
     assert {name: int(bits) for name, bits in pairs} == {d.name: d.bits for d in DTYPES.values()}
-    rows = re.findall(r"^\| (\d+) \| ((?:bf|fp|int)\w+) \| (\d) \|.*\| (\d+) \|", DOCUMENT, re.MULTILINE)
+    row = r"^\| (\d+) \| ((?:bf|fp|int)\w+) \| (\d) \|.*\| (\d+) \|"
+    rows = re.findall(row, DOCUMENT, re.MULTILINE)
     assert len(rows) == _core.N_FORMS - 1
     for form, name, unit_bytes, step_bytes in rows:
         facts = _core.field_map(int(form))

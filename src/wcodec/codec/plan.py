@@ -72,10 +72,10 @@ def plan_layer(
     trial = sample[:TRIAL_BYTES]
     best, share = _plan_lz(w, data_bytes, trial)
     if dtype in BYTE_FORM_SETS and not thorough:
-        plan = _plan_rans16(row_axes, grid, BYTE_FORM_SETS[dtype])
-        own = trial_share(plan, trial)
+        fast = _plan_rans16(row_axes, grid, BYTE_FORM_SETS[dtype])
+        own = trial_share(fast, trial)
         if own < TRIAL_SHARE_UNIT and own - own // MIN_RANS16_GAIN_SHARE <= share:
-            best, share = plan, own
+            best, share = fast, own
     for plan in (
         _plan_rans32(dtype, row_axes, grid, sample, thorough),
         _plan_spatial(dtype, row_axes, grid, sample, spatial, thorough),
@@ -84,8 +84,8 @@ def plan_layer(
             continue
         own = trial_share(plan, trial)
         # What comes later decodes slower than what came before.
-        fast = best.family == batch.RANS16
-        gain = share // (MIN_RANS16_GAIN_SHARE if fast else MIN_GAIN_SHARE)
+        is_fast = best.family == batch.RANS16
+        gain = share // (MIN_RANS16_GAIN_SHARE if is_fast else MIN_GAIN_SHARE)
         if own + (0 if thorough else gain) < share:
             best, share = plan, own
     if share < TRIAL_SHARE_UNIT:
