@@ -7,6 +7,7 @@
 // A group of 64 states is two registers of bytes: the low bytes and the high bytes, as in a
 // payload. The 256 slots and the tables of up to 64 symbols are registers too, so every lookup is a
 // byte permutation. Two streams are decoded side by side: one alone waits for its own results.
+// Units of one byte are left to the AVX2 kernels.
 #include <immintrin.h>
 
 #include "crc32.hpp"
@@ -73,9 +74,7 @@ struct DecodeTables {
     __m512i escape;  // its index in every byte; 255, which no symbol has, without one
 };
 
-// Values of w = 1 are bytes; they stand in value_low.
-void build_tables(const FieldMap& map, const FrequencyTable& table, DecodeTables& tables) {
-    const uint32_t low_shift = map.unit_bytes == 1 ? BYTE_SHIFT : 0;
+void build_tables(const FrequencyTable& table, DecodeTables& tables) {
     alignas(64) uint8_t slot[SCALE];
     Bytes64 frequency{}, cum{}, high{}, low{};
     uint32_t at = 0;
@@ -83,7 +82,7 @@ void build_tables(const FieldMap& map, const FrequencyTable& table, DecodeTables
         frequency.byte[i] = table.frequency[i];
         cum.byte[i] = static_cast<uint8_t>(at);
         high.byte[i] = static_cast<uint8_t>(table.value[i] >> 8);
-        low.byte[i] = static_cast<uint8_t>(table.value[i] >> low_shift);
+        low.byte[i] = static_cast<uint8_t>(table.value[i]);
         for (uint32_t end = at + table.frequency[i]; at < end; ++at)
             slot[at] = static_cast<uint8_t>(i);
     }
@@ -150,12 +149,6 @@ INLINE void take_escapes(const DecodeStream& stream, __mmask64 which, uint64_t& 
         _mm512_maskz_expand_epi8(which, _mm512_maskz_loadu_epi8(there, stream.escapes + at));
     __m512i high = entry;
     __m512i low = _mm512_setzero_si512();
-    if constexpr (map.unit_bytes == 1) {
-        low = _mm512_and_si512(entry, bytes_of(map.value_mask >> BYTE_SHIFT));
-        value_low = _mm512_mask_mov_epi8(value_low, which, low);
-        n_escapes += static_cast<uint64_t>(__builtin_popcountll(which));
-        return;
-    }
     if constexpr (map.n_escape_lists == 2) {
         low = _mm512_maskz_expand_epi8(
             which, _mm512_maskz_loadu_epi8(there, stream.escapes + stream.n_escapes + at));
@@ -179,39 +172,11 @@ INLINE void store(uint8_t* to, __m512i value) {
     }
 }
 
-// The raw bits of the bytes of group g.
-template <Form form>
-INLINE __m512i raw_bits_of_bytes(uint32_t g, const uint8_t* raw) {
-    constexpr FieldMap map = FIELD_MAPS[form];
-    raw += g * (map.top_field / 2);
-    if constexpr (map.top_field == F2_BYTES) {
-        const __m512i pairs =
-            _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(raw)));
-        return _mm512_and_si512(_mm512_srlv_epi64(pairs, _mm512_set_epi64(6, 6, 4, 4, 2, 2, 0, 0)),
-                                bytes_of(3));
-    } else {
-        constexpr unsigned BITS = map.top_field * 8 / LANES;
-        const __m512i spread = _mm512_permutexvar_epi8(load(&SPREAD<BITS>), load(raw));
-        const __m512i fields = _mm512_multishift_epi64_epi8(load(&ALIGN<BITS, 0>), spread);
-        if constexpr (form != FORM_FP8_T5)
-            return _mm512_and_si512(fields, bytes_of((1 << BITS) - 1));
-        const __m512i sign = _mm512_multishift_epi64_epi8(load(&ALIGN<BITS, 5>), spread);
-        return _mm512_ternarylogic_epi64(_mm512_and_si512(sign, bytes_of(0x80)), fields,
-                                         bytes_of(3), A_OR_BC);
-    }
-}
-
 // The words of group g from the values of its symbols and the raw fields of the step. Reads up to
 // 64 bytes from a field's start, at most READ_SLACK_BYTES beyond the block.
 template <Form form, bool streaming>
 INLINE void join_group(uint32_t g, __m512i high, __m512i low, const uint8_t* raw, uint8_t* to) {
     constexpr FieldMap map = FIELD_MAPS[form];
-    if constexpr (map.unit_bytes == 1) {
-        if constexpr (map.top_field != 0)
-            low = _mm512_or_si512(low, raw_bits_of_bytes<form>(g, raw));
-        store<streaming>(to + g * GROUP_LANES, low);
-        return;
-    }
     const __m512i bit7 = bytes_of(0x80);
     if constexpr (map.top_field == P8_BYTES) {
         const __m512i top = load(raw + g * (P8_BYTES / 2));
@@ -287,12 +252,9 @@ INLINE void decode_step(const DecodeTables& tables, const DecodeStream& stream,
             _mm512_permutex2var_epi8(tables.slot[2], low, tables.slot[3]));
         const __m512i frequency = _mm512_permutexvar_epi8(symbol, tables.frequency);
         const __m512i bias = _mm512_sub_epi8(low, _mm512_permutexvar_epi8(symbol, tables.cum));
-        if constexpr (map.unit_bytes == 1)
-            value_high[g] = _mm512_setzero_si512();
-        else
-            value_high[g] = _mm512_permutexvar_epi8(symbol, tables.value_high);
+        value_high[g] = _mm512_permutexvar_epi8(symbol, tables.value_high);
         // The values of form 3 have no low byte.
-        if constexpr (map.unit_bytes == 1 || map.value_mask & 0xFF)
+        if constexpr (map.value_mask & 0xFF)
             value_low[g] = _mm512_permutexvar_epi8(symbol, tables.value_low);
         else
             value_low[g] = _mm512_setzero_si512();
@@ -375,7 +337,7 @@ void decode_form(const FrequencyTable& table, DecodeStream* streams, uint32_t n_
                  const uint8_t* raw, const StepTarget& target, const Ahead& ahead) {
     constexpr FieldMap map = FIELD_MAPS[form];
     DecodeTables tables;
-    build_tables(map, table, tables);
+    build_tables(table, tables);
     uint64_t n_steps = 0;
     for (uint32_t s = 0; s < n_streams; ++s) n_steps += streams[s].n_steps;
     // The lines of the last, partial share stay out.
@@ -423,16 +385,15 @@ constexpr DecodeForm DECODE_FORM[N_FORMS] = {
     decode_form<FORM_FP32_E8M1_Z13, streaming>,
     decode_form<FORM_FP32_E8_Z16, streaming>,
     decode_form<FORM_FP32_E8M1_Z16, streaming>,
-    decode_form<FORM_INT8_T4, streaming>,
-    decode_form<FORM_INT8_T5, streaming>,
-    decode_form<FORM_INT8_T6, streaming>,
-    decode_form<FORM_INT8_T8, streaming>,
-    decode_form<FORM_FP8_T5, streaming>,
 };
 
 void decode_streams(Form form, const FrequencyTable& table, DecodeStream* streams,
                     uint32_t n_streams, const uint8_t* raw, const StepTarget& target,
                     const Ahead& ahead) {
+    if (FIELD_MAPS[form].unit_bytes == 1) {
+        AVX2_KERNELS.decode_streams(form, table, streams, n_streams, raw, target, ahead);
+        return;
+    }
     const DecodeForm decode = target.streaming ? DECODE_FORM<true>[form] : DECODE_FORM<false>[form];
     decode(table, streams, n_streams, raw, target, ahead);
 }
@@ -448,11 +409,6 @@ constexpr uint32_t NINTH_BITS = GROUP_LANES;
 constexpr uint16_t MASK_8 = 0x7F80;
 constexpr uint16_t MASK_9 = 0x7FC0;
 constexpr uint16_t MASK_6 = 0x7E00;
-
-// Which of these the codes of a map are written by: a byte's are 8 bits, whatever is coded of it.
-constexpr uint16_t mask_of_codes(const FieldMap& map) {
-    return map.unit_bytes == 1 ? MASK_8 : map.value_mask;
-}
 
 // The inverse of SPREAD: the first BITS bytes of each quadword, close together.
 template <unsigned bits>
@@ -518,34 +474,6 @@ INLINE Planes planes_of(const uint8_t* words, uint32_t w) {
     return planes;
 }
 
-// Two-bit fields, one a byte: those of piece q of 16 lanes go to bits 2 q.
-INLINE void pack_f2(__m512i fields, uint8_t* to) {
-    const __m512i placed = _mm512_sllv_epi64(fields, _mm512_set_epi64(6, 6, 4, 4, 2, 2, 0, 0));
-    const __m256i halves =
-        _mm256_or_si256(_mm512_castsi512_si256(placed), _mm512_extracti64x4_epi64(placed, 1));
-    _mm_storeu_si128(
-        reinterpret_cast<__m128i*>(to),
-        _mm_or_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
-}
-
-template <Form form>
-INLINE void split_bytes(uint32_t g, const uint8_t* bytes, uint8_t* codes, uint8_t* raw) {
-    constexpr FieldMap map = FIELD_MAPS[form];
-    constexpr int VALUE_BITS = map.value_mask >> BYTE_SHIFT;
-    const __m512i byte = load(bytes + g * GROUP_LANES);
-    _mm512_storeu_si512(codes + g * GROUP_CODES, _mm512_and_si512(byte, bytes_of(VALUE_BITS)));
-    raw += g * (map.top_field / 2);
-    const __m512i fields = _mm512_andnot_si512(bytes_of(VALUE_BITS), byte);
-    if constexpr (form == FORM_FP8_T5) {
-        const __m512i sign = _mm512_and_si512(_mm512_srli_epi16(fields, 5), bytes_of(4));
-        pack_field<3>(_mm512_ternarylogic_epi64(sign, fields, bytes_of(3), A_OR_BC), raw);
-    } else if constexpr (map.top_field == F2_BYTES) {
-        pack_f2(fields, raw);
-    } else if constexpr (map.top_field != 0) {
-        pack_field<map.top_field * 8 / LANES>(fields, raw);
-    }
-}
-
 template <Form form>
 INLINE void split_group(uint32_t g, const uint8_t* words, uint8_t* codes, uint8_t* raw) {
     constexpr FieldMap map = FIELD_MAPS[form];
@@ -583,7 +511,13 @@ INLINE void split_group(uint32_t g, const uint8_t* words, uint8_t* codes, uint8_
         const __m512i fields =
             _mm512_ternarylogic_epi64(_mm512_and_si512(_mm512_slli_epi16(high, 1), bytes_of(0x02)),
                                       _mm512_srli_epi16(low, 7), bytes_of(0x01), A_OR_BC);
-        pack_f2(fields, raw + g * (F2_BYTES / 2));
+        // Piece q of 16 lanes goes to bits 2 q.
+        const __m512i placed = _mm512_sllv_epi64(fields, _mm512_set_epi64(6, 6, 4, 4, 2, 2, 0, 0));
+        const __m256i halves =
+            _mm256_or_si256(_mm512_castsi512_si256(placed), _mm512_extracti64x4_epi64(placed, 1));
+        _mm_storeu_si128(
+            reinterpret_cast<__m128i*>(raw + g * (F2_BYTES / 2)),
+            _mm_or_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
     }
     if constexpr (map.low_fields == F3_BYTES)
         pack_field<3>(_mm512_and_si512(_mm512_srli_epi16(planes.mid, 5), bytes_of(0x07)),
@@ -598,12 +532,7 @@ template <Form form>
 void split_form(const uint8_t* words, size_t n_steps, uint8_t* codes, uint8_t* raw) {
     constexpr FieldMap map = FIELD_MAPS[form];
     for (; n_steps > 0; --n_steps) {
-        for (uint32_t g = 0; g < 2; ++g) {
-            if constexpr (map.unit_bytes == 1)
-                split_bytes<form>(g, words, codes, raw);
-            else
-                split_group<form>(g, words, codes, raw);
-        }
+        for (uint32_t g = 0; g < 2; ++g) split_group<form>(g, words, codes, raw);
         words += LANES * map.unit_bytes;
         codes += 2 * GROUP_CODES;
         raw += step_raw_bytes(map);
@@ -622,14 +551,13 @@ constexpr SplitForm SPLIT_FORM[N_FORMS] = {
     split_form<FORM_FP32_E8M1_Z13>,
     split_form<FORM_FP32_E8_Z16>,
     split_form<FORM_FP32_E8M1_Z16>,
-    split_form<FORM_INT8_T4>,
-    split_form<FORM_INT8_T5>,
-    split_form<FORM_INT8_T6>,
-    split_form<FORM_INT8_T8>,
-    split_form<FORM_FP8_T5>,
 };
 
 void split_steps(Form form, const uint8_t* words, size_t n_steps, uint16_t* values, uint8_t* raw) {
+    if (FIELD_MAPS[form].unit_bytes == 1) {
+        AVX2_KERNELS.split_steps(form, words, n_steps, values, raw);
+        return;
+    }
     SPLIT_FORM[form](words, n_steps, reinterpret_cast<uint8_t*>(values), raw);
 }
 
@@ -782,8 +710,7 @@ struct EncodeTables {
     bool always_round;
 };
 
-void build_tables(const FieldMap& map, const FrequencyTable& table, EncodeTables& tables) {
-    const uint16_t value_mask = mask_of_codes(map);
+void build_tables(uint16_t value_mask, const FrequencyTable& table, EncodeTables& tables) {
     // Codes without a symbol are escapes. Without an escape symbol the caller's table covers all.
     const uint8_t other = table.escape == NO_ESCAPE ? 0 : static_cast<uint8_t>(table.escape);
     for (Bytes64& part : tables.symbol_of_code)
@@ -950,13 +877,16 @@ void encode_form(const EncodeTables& tables, EncodeStream& stream) {
 }
 
 void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream) {
+    if (map.unit_bytes == 1) {
+        AVX2_KERNELS.encode_stream(map, table, stream);
+        return;
+    }
     EncodeTables tables;
-    build_tables(map, table, tables);
+    build_tables(map.value_mask, table, tables);
     const bool round = tables.always_round;
-    const uint16_t value_mask = mask_of_codes(map);
-    if (value_mask == MASK_8)
+    if (map.value_mask == MASK_8)
         (round ? encode_form<MASK_8, true> : encode_form<MASK_8, false>)(tables, stream);
-    else if (value_mask == MASK_9)
+    else if (map.value_mask == MASK_9)
         (round ? encode_form<MASK_9, true> : encode_form<MASK_9, false>)(tables, stream);
     else
         (round ? encode_form<MASK_6, true> : encode_form<MASK_6, false>)(tables, stream);

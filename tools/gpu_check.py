@@ -105,6 +105,9 @@ def arrays(elements: int) -> dict[str, np.ndarray]:
         found[f"{name}.constant"] = np.full(5000, 1.5, dtype)
     found["f32.of_f16"] = found[f"f16.{elements}"].astype(np.float32)
     found["f32.of_bf16"] = found[f"bf16.{elements}"].astype(np.float32)
+    integers = np.clip(random.standard_normal(elements) * 20, -127, 127).astype(np.int8)
+    found["i8"] = integers[: elements // 300 * 300].reshape(-1, 300)
+    found["f8"] = found[f"f32.{elements}"].astype(ml_dtypes.float8_e4m3fn)
     found["bytes"] = np.frombuffer(random.bytes(12_345), np.uint8)
     return found
 
@@ -333,7 +336,8 @@ def predicted(form: str, check: Check) -> float | None:
     properties = torch.cuda.get_device_properties(0)
     clock = getattr(properties, "clock_rate", 0) * 1e3 or 1.98e9
     loops = 4 * properties.multi_processor_count * clock / counts[form]["loop_instructions"]
-    return loops * ELEMENTS_PER_COUNT * (4 if form.startswith("fp32") else 2)
+    unit_bytes = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "fp8": 1}[form.split("_")[0]]
+    return loops * ELEMENTS_PER_COUNT * unit_bytes
 
 
 def kernels(check: Check) -> dict[str, Any]:
@@ -350,6 +354,8 @@ def kernels(check: Check) -> dict[str, Any]:
         "fp32": normal[: len(normal) // 2],
         "fp32 of fp16": normal[: len(normal) // 2].astype(np.float16).astype(np.float32),
         "fp32 of bf16": normal[: len(normal) // 2].astype(ml_dtypes.bfloat16).astype(np.float32),
+        "int8": np.clip(normal * 1000, -127, 127).astype(np.int8),
+        "fp8 e4m3": normal.astype(ml_dtypes.float8_e4m3fn),
     }
     roof = check.copy_rate(check.sizes["table"][0] // 4)
     rows = []

@@ -32,7 +32,7 @@ TRIAL_BYTES = 1 << 19
 MAX_ZSTD_LEVEL = 19
 MIN_GAIN_SHARE = 1024  # a coding that decodes slower must save more than 1 / 1024
 
-# rans16 decodes bytes two to three times as fast as rans32, and on GPUs too: there it stays unless
+# rans16 decodes bytes three times as fast as rans32 (AVX2), and on GPUs too: there it stays unless
 # another coding saves more than 1 / 128. (Its 8-bit probabilities and 16-bit states cost some 0.03
 # bits of 7.)
 MIN_RANS16_GAIN_SHARE = 128
