@@ -20,6 +20,7 @@ import stat
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 
 from wcodec import strict_json
 from wcodec.container import Reader
@@ -88,12 +89,16 @@ class CheckpointPlan:
 Names = Callable[[str], Collection[str]]
 
 
-def plan_encode(directory: str, *, all_files: bool = False) -> CheckpointPlan:
+def plan_encode(
+    directory: str, *, all_files: bool = False, encoded: Collection[str] = ()
+) -> CheckpointPlan:
     """Plan a wcodec directory of a directory of safetensors files.
 
-    With `all_files` redundant weight files are copied, too. Raises CorruptError where index and
-    shards disagree, ValueError for a directory without safetensors files, with wcodec files or with
-    what is neither file nor directory, OSError.
+    With `all_files` redundant weight files are copied, too. `encoded` are shards, by their paths
+    below the directory, that hold wcodec bytes already under the names of the safetensors files
+    that they stand for. Raises CorruptError where index and shards disagree, ValueError for a
+    directory without safetensors files, with wcodec files or with what is neither file nor
+    directory, OSError.
     """
     listing = _list(directory, all_files)
     for path in listing.files:
@@ -103,17 +108,19 @@ def plan_encode(directory: str, *, all_files: bool = False) -> CheckpointPlan:
                 f"{join(directory, path)}: is a wcodec file already, expected none among the "
                 "files to encode"
             )
-    return _plan(directory, listing, SOURCE_SUFFIX, SUFFIX, _tensor_names)
+
+    def names(path: str) -> Collection[str]:
+        return _layer_names(path) if path in already else _tensor_names(path)
+
+    already = {join(directory, path) for path in encoded}
+    return _plan(directory, listing, SOURCE_SUFFIX, SUFFIX, names)
 
 
 def plan_decode(directory: str, limits: ReadLimits | None = None) -> CheckpointPlan:
     """Plan the directory that a wcodec directory was made of; the mirror of plan_encode()."""
 
-    def layer_names(path: str) -> Collection[str]:
-        with Reader(path, limits=limits) as reader:
-            return set(reader.layers)
-
-    return _plan(directory, _list(directory, True), SUFFIX, SOURCE_SUFFIX, layer_names)
+    names = partial(_layer_names, limits=limits)
+    return _plan(directory, _list(directory, True), SUFFIX, SOURCE_SUFFIX, names)
 
 
 @dataclass(frozen=True)
@@ -192,6 +199,11 @@ def _edit_index(
         text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         content = text.encode("utf-8") + b"\n"
     return content, {shard for shard in named if not edits[shard].n_layers}
+
+
+def _layer_names(path: str, limits: ReadLimits | None = None) -> Collection[str]:
+    with Reader(path, limits=limits) as reader:
+        return set(reader.layers)
 
 
 def _tensor_names(path: str) -> Collection[str]:

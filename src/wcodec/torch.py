@@ -78,7 +78,7 @@ def save_file(
     stores those once). Raises what encode_checkpoint raises.
     """
     encode_checkpoint(
-        _checked(tensors), os.fspath(filename), metadata=metadata, level=level, threads=threads
+        checked(tensors), os.fspath(filename), metadata=metadata, level=level, threads=threads
     )
 
 
@@ -92,12 +92,13 @@ def save(
     """Return the bytes of the file that save_file writes."""
     file = io.BytesIO()
     encode_checkpoint(
-        _checked(tensors), file, metadata=metadata, level=level, threads=threads, duplicates=True
+        checked(tensors), file, metadata=metadata, level=level, threads=threads, duplicates=True
     )
     return file.getvalue()
 
 
-def _checked(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def checked(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Tensors as encode_checkpoint takes them; raises what save_file does."""
     if not isinstance(tensors, Mapping):
         raise ValueError(
             f"Expected a dict of [str, torch.Tensor] but received {type(tensors).__name__}"

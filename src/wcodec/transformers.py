@@ -8,7 +8,8 @@ files (disk offload and quantising of 4.x), the directory is materialized instea
 
 Auto classes find the model class of a directory by themselves and then call the from_pretrained of
 PreTrainedModel. That one public method is wrapped while enable() is on, and during a call of our
-own from_pretrained; the wrapper hands everything but wcodec directories on.
+own from_pretrained; the wrapper hands everything but wcodec directories on. Saving lets the model's
+own save_pretrained run, with the function that writes a shard replaced for the time.
 """
 
 from __future__ import annotations
@@ -16,19 +17,23 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 import transformers
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, modeling_utils
 
-from wcodec.checkpoint import model_names
+from wcodec.checkpoint import model_names, plan_encode
+from wcodec.directories import convert_directory
 from wcodec.encode import encode_checkpoint
 from wcodec.hub import download
 from wcodec.originals import materialize
-from wcodec.torch import lazy_state_dict
+from wcodec.progress import Progress
+from wcodec.torch import checked, lazy_state_dict
 
 __all__ = ["disable", "enable", "enabled", "from_pretrained", "save_pretrained"]
 
@@ -210,12 +215,78 @@ def save_pretrained(
     """Save a model, its config and its generation config as a wcodec directory.
 
     `kwargs` are those of the model's save_pretrained: `max_shard_size`, `variant`, `state_dict`
-    ... What that writes goes to a temporary directory beside `save_directory` first, so as much
-    space as the plain files take is needed on that disk; memory is not. Returns what
-    encode_checkpoint returns and raises what it and save_pretrained raise.
+    ..., but not `push_to_hub` (wcodec.hub.push does that). Each tensor is encoded from where it
+    lies; no safetensors file is written, unless the model's class writes one by ways of its own.
+    Returns what encode_checkpoint returns for a directory and raises what it and the model's
+    save_pretrained raise.
     """
+    if kwargs.get("push_to_hub"):
+        raise ValueError("push_to_hub would push unfinished files; use wcodec.hub.push")
+    started = time.perf_counter()
     target = os.path.abspath(save_directory)
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".wcodec-", dir=os.path.dirname(target)) as plain:
-        model.save_pretrained(plain, **kwargs)
-        return encode_checkpoint(plain, target, level=level, threads=threads)
+    with tempfile.TemporaryDirectory(prefix=".wcodec-", dir=os.path.dirname(target)) as saved:
+        with _ShardEncoder(level, threads) as encoder:
+            model.save_pretrained(saved, **kwargs)
+        data_bytes = {os.path.relpath(path, saved): n for path, n in encoder.data_bytes.items()}
+        plan = plan_encode(saved, encoded=data_bytes)
+        items = [replace(i, n_bytes=data_bytes.get(i.source, i.n_bytes)) for i in plan.shards]
+
+        def convert(source: str, target: str, progress: Progress | None) -> int:
+            if source not in encoder.data_bytes:
+                return int(encoder.encode(source, target)["output_bytes"])
+            os.replace(source, target)
+            return os.path.getsize(target)
+
+        statistics = convert_directory(
+            replace(plan, shards=items),
+            target,
+            convert,
+            matches=lambda *_: False,
+            resume=False,
+            progress=None,
+        )
+    ratio = statistics["input_bytes"] / statistics["output_bytes"]
+    return {**statistics, "compression_ratio": ratio, "seconds": time.perf_counter() - started}
+
+
+class _ShardEncoder:
+    """In a `with` block, the shards that transformers saves on this thread are encoded instead,
+    under the names that it gives them; `data_bytes` maps their paths to the sizes of their tensors.
+
+    transformers writes every shard by one function of modeling_utils, which is replaced meanwhile;
+    one block at a time. Where that function is gone, plain shards appear.
+    """
+
+    _NAME = "safe_save_file"
+    _lock = threading.Lock()
+
+    def __init__(self, level: str, threads: int | None) -> None:
+        self._options: dict[str, Any] = {"level": level, "threads": threads}
+        self._original: Any = None
+        self._thread = 0
+        self.data_bytes: dict[str, int] = {}
+
+    def encode(self, source: Any, target: str, **options: Any) -> dict[str, Any]:
+        """encode_checkpoint with the options of the block."""
+        return encode_checkpoint(source, target, **self._options, **options)
+
+    def __enter__(self) -> _ShardEncoder:
+        self._lock.acquire()
+        self._thread = threading.get_ident()
+        self._original = getattr(modeling_utils, self._NAME, None)
+        if self._original is not None:
+            setattr(modeling_utils, self._NAME, self._save)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._original is not None:
+            setattr(modeling_utils, self._NAME, self._original)
+        self._lock.release()
+
+    def _save(self, tensors: Any, filename: Any, metadata: Any = None) -> None:
+        if threading.get_ident() != self._thread:
+            self._original(tensors, filename, metadata=metadata)
+            return
+        statistics = self.encode(checked(tensors), filename, metadata=metadata)
+        self.data_bytes[os.fspath(filename)] = statistics["input_bytes"]

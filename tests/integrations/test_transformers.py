@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # 4.x asks the hub about directori
 torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
+from safetensors.torch import save_file  # noqa: E402
 from support.model_directories import tree  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModel,
@@ -28,6 +31,7 @@ from transformers import (  # noqa: E402
     PreTrainedModel,
     T5Config,
     ViTConfig,
+    modeling_utils,
 )
 
 import wcodec  # noqa: E402
@@ -250,6 +254,52 @@ def test_save_pretrained_holds_what_transformers_writes(directories, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["wc"]
     wcodec.decode_checkpoint(tmp_path / "wc", tmp_path / "plain")
     assert tree(tmp_path / "plain") == tree(directories("mixtral") / "plain")
+
+
+def test_save_pretrained_writes_no_safetensors_file(tmp_path, monkeypatch):
+    """Nor another thread's shard, which is written as ever meanwhile."""
+    written = []
+
+    def refuse(tensors, filename, metadata=None):
+        written.append(os.path.basename(filename))
+
+    monkeypatch.setattr(modeling_utils, "safe_save_file", refuse)
+    model, other = build("llama"), build("llama")
+    original = model.save_pretrained
+
+    def save_both(directory, **kwargs):
+        thread = threading.Thread(target=other.save_pretrained, args=(tmp_path / "other",))
+        thread.start()
+        thread.join()
+        original(directory, **kwargs)
+
+    model.save_pretrained = save_both
+    wcodec.transformers.save_pretrained(model, tmp_path / "wc", max_shard_size="60KB")
+    assert written == ["model.safetensors"]
+    assert modeling_utils.safe_save_file is refuse
+    assert len(list((tmp_path / "wc").glob("model-*.wcodec"))) == 3
+
+
+def test_save_pretrained_of_a_class_that_writes_its_own_shards(tmp_path):
+    class Model:
+        def save_pretrained(self, directory):
+            Path(directory, "config.json").write_text("{}")
+            save_file({"a": torch.arange(9.0)}, Path(directory, "own.safetensors"))
+
+    wcodec.transformers.save_pretrained(Model(), tmp_path / "wc")
+    assert sorted(os.listdir(tmp_path / "wc")) == ["config.json", "own.wcodec"]
+    assert wcodec.load_to_torch(tmp_path / "wc")["a"].equal(torch.arange(9.0))
+
+
+def test_save_pretrained_that_fails(tmp_path):
+    model = build("llama")
+    with pytest.raises(ValueError, match=r"use wcodec\.hub\.push"):
+        wcodec.transformers.save_pretrained(model, tmp_path / "wc", push_to_hub=True)
+    save = modeling_utils.safe_save_file
+    with pytest.raises(ValueError, match="level is 'best'"):
+        wcodec.transformers.save_pretrained(model, tmp_path / "wc", level="best")
+    assert modeling_utils.safe_save_file is save
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
