@@ -26,7 +26,7 @@ test-asan: .venv-sanitized/ready
 		--ignore tests/roundtrip/test_memory.py --ignore tests/roundtrip/test_max_memory.py
 
 SECONDS := 60
-fuzz: .venv/ready-test
+fuzz: .venv/ready-fuzz
 	@fuzz/run.sh $(SECONDS)
 
 bench: .venv-bench/ready

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make .venv and install wcodec into it: scripts/setup.sh EXTRA, EXTRA one of test, test-torch, dev.
+# Make .venv and install wcodec into it: scripts/setup.sh EXTRA, EXTRA one of those in pyproject.toml.
 # Run by the Makefile. All it needs from the system, in one line:
 #   apt-get install make g++ python3-venv python3-dev
 # WCODEC_PYTHON names the interpreter to use. CMake and Ninja come from pip. No root.
