@@ -98,6 +98,7 @@ def minilm_cases(path: Path) -> list[Case]:
         view("int8 per-channel", lambda arrays: quantise(arrays, int8_per_channel)),
         view("int8 per-tensor", lambda arrays: quantise(arrays, int8_per_tensor)),
         view("int4 g128", lambda arrays: quantise(arrays, int4_grouped)),
+        view("int4 gptq", lambda arrays: quantise(arrays, int4_gptq)),
         view("position embeddings int8", position_embeddings_int8),
     ]
 
@@ -166,6 +167,13 @@ def int4_grouped(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scale = absmax_scale(groups, 2, 7)
     codes = (np.rint(groups / scale) + 8).astype(np.uint8).reshape(rows, columns)
     return codes[:, ::2] | codes[:, 1::2] << 4, scale.reshape(rows, -1)
+
+
+def int4_gptq(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same codes as GPTQ has them: I32 of inputs / 8 x outputs, eight inputs in a number."""
+    packed, scale = int4_grouped(values)
+    inputs = packed.reshape(len(packed), -1, 4).view("<i4")[:, :, 0]
+    return np.ascontiguousarray(inputs.T), np.ascontiguousarray(scale.T)
 
 
 # --- synthetic tensors

@@ -93,7 +93,7 @@ class GoldenFile:
         rans32: tuple[int, bool] = (0, False),
         shuffle: bool = False,
     ) -> None:
-        w = unit_bytes(dtype)
+        w = unit_bytes(dtype) if grid is None else grid.unit_bytes
         if grid is None:
             grid = (
                 Grid(1, len(data) // w, w, 1, 1, 1, False)
@@ -293,6 +293,24 @@ def write_others(directory: Path) -> dict[str, dict[str, str]]:
         grid = Grid(20, cols, 2, 7, col_bands, 20, False)
         name = f"{col_bands} bands of {cols}"
         file.add(name, "BF16", (20, cols), data, grid=grid, **options)  # type: ignore[arg-type]
+    done(file)
+
+    file = GoldenFile(directory / f"{VERSION}_parts.wcodec")
+    for dtype, shape, grid, like, family, form_set in (
+        ("C64", (12, 35), Grid(12, 70, 4, 12, 1, 12, False), "F32", batch.RANS16, 1 << 5),
+        ("I32", (8, 65), Grid(8, 260, 1, 4, 2, 8, False), "I8", batch.RANS32, 1),
+        ("U64", (90,), Grid(1, 360, 2, 1, 1, 1, False), "BF16", batch.RANS32, 1 << 4),
+    ):
+        file.add(
+            dtype,
+            dtype,
+            shape,
+            words_for(like, 0, grid.rows * grid.cols, seed=3),
+            family=family,
+            form_set=form_set,
+            row_axes=len(shape) - 1,
+            grid=grid,
+        )
     done(file)
 
     file = GoldenFile(directory / f"{VERSION}_row_groups.wcodec")

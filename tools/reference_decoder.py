@@ -302,7 +302,8 @@ def check_layer(layer: SimpleNamespace, where: str) -> None:
     else:
         families = (RAW, RANS16, RANS32, SPATIAL, LZ)
         require(layer.family in families, where, f"family {layer.family} is unknown")
-        require_equal(layer.unit_bytes, unit_bytes, where, "unit_bytes")
+        divides = layer.unit_bytes > 0 and unit_bytes % layer.unit_bytes == 0
+        require(divides, where, f"unit_bytes is {layer.unit_bytes}, no divisor of {unit_bytes}")
         require_equal(layer.target_bytes, 0, where, "target_bytes of a stored layer")
 
 
@@ -384,10 +385,8 @@ def column_bands(cols: int, m: int) -> Iterator[tuple[int, int]]:
 
 def check_grid(head: SimpleNamespace, where: str) -> tuple[int, int]:
     """Check the grid of a layer with data, its bounds too; return rows and cols."""
-    rows, cols = 1, head.data_bytes // head.unit_bytes
-    if head.row_axes > 0:
-        rows = math.prod(head.shape[: head.row_axes])
-        cols = math.prod(head.shape[head.row_axes :])
+    rows = math.prod(head.shape[: head.row_axes])
+    cols = head.data_bytes // (rows * head.unit_bytes)
     u = cols // 128
     for name in ("block_rows", "col_bands", "panel_rows"):
         require(getattr(head, name) >= 1, where, f"{name} is 0")

@@ -72,8 +72,8 @@ def bits(name: str) -> int | None:
 
 
 def unit_bytes(name: str) -> int:
-    """Return the size of a unit: of an element where that is whole bytes, otherwise 1 (F4, F6,
-    unknown dtypes).
+    """Return the size of the largest unit: of an element where that is whole bytes, otherwise 1
+    (F4, F6, unknown dtypes). Other units are an equal part of it.
     """
     size = bits(name)
     return 1 if size is None or size % 8 else size // 8

@@ -18,6 +18,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from wcodec import dtypes
 from wcodec.codec import batch
 from wcodec.codec.layout import Grid, band_edges, bands
 from wcodec.container import Layer
@@ -90,13 +91,15 @@ def decode_selection(
     """
     head = layer.head
     grid = grid_of(head)
-    n_bytes = prod(len(places) for places in positions) * grid.unit_bytes
+    largest = dtypes.unit_bytes(head.dtype)
+    n_bytes = prod(len(places) for places in positions) * largest
     out = batch.aligned_empty(n_bytes)
     if n_bytes == 0:
         return out, 0
     k = head.row_axes
     rows = runs(head.shape[:k], positions[:k])
-    cols = runs(head.shape[k:], positions[k:])
+    parts = largest // grid.unit_bytes  # units of an element, all of them wanted
+    cols = runs((*head.shape[k:], parts), (*positions[k:], range(parts)))
     walk = _panel_pieces if grid.row_groups else _band_pieces
     n_blocks = 0
     for piece in walk(layer, grid, rows, cols, budget):

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from wcodec.codec import batch
 from wcodec.codec.layout import Grid, matrix_shape
 from wcodec.container import Layer, LayerHead, SequentialLayer
-from wcodec.dtypes import unit_bytes
 from wcodec.memory import Budget
 
 
@@ -69,11 +68,11 @@ def grid_of(head: LayerHead) -> Grid:
     if head.data_bytes == 0:
         rows = cols = 0
     else:
-        rows, cols = matrix_shape(head.dtype, head.shape, head.data_bytes, head.row_axes)
+        rows, cols = matrix_shape(head.shape, head.data_bytes, head.unit_bytes, head.row_axes)
     grid = Grid(
         rows,
         cols,
-        unit_bytes(head.dtype),
+        head.unit_bytes,
         head.block_rows,
         head.col_bands,
         head.panel_rows,

@@ -903,7 +903,7 @@ LAYER_CASES: dict[str, tuple[Callable[[], list[Layer]], str]] = {
     "kind": (lambda: [abc(head={"kind": 2}, entry={"kind": 2})], "kind 2 is unknown"),
     "family": (lambda: [abc(family=1)], "family 1 is unknown"),
     "reserved family": (lambda: [abc(family=6)], "family 6 is unknown"),
-    "unit_bytes": (lambda: [abc(unit_bytes=2)], "unit_bytes is 2, expected 1"),
+    "unit_bytes": (lambda: [abc(unit_bytes=2)], "unit_bytes is 2, no divisor of 1"),
     "unit of another dtype": (lambda: [abc(dtype="X7", unit_bytes=2)], "unit_bytes is 2"),
     "flags": (lambda: [abc(flags=2)], "reserved bits are set in flags 0x2"),
     "reserved": (lambda: [abc(head={"reserved": b"\0\0\0\0\0\1"})], "reserved bytes"),

@@ -37,6 +37,8 @@ ARRAYS = {
     "groups": narrow_rows(),
     "spatial": np.add.outer(np.arange(900), 3 * np.arange(1000)).astype(np.int16),
     "lz": np.tile(np.arange(1000, dtype=np.int32), (200, 3)),
+    "packed": gaussian("I8", 1_200_000).view(np.int32).reshape(300, 10, 100),
+    "complex": gaussian("F32", 900_000).view(np.complex64).reshape(300, 1500),
 }
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wcodec.codec import batch
-from wcodec.dtypes import unit_bytes
 from wcodec.errors import CorruptError
 
 MAX_BAND_BYTES = 1 << 28
@@ -237,9 +236,8 @@ class Grid:
 
 
 def matrix_shape(
-    dtype: str, shape: tuple[int, ...], data_bytes: int, row_axes: int
+    shape: tuple[int, ...], data_bytes: int, unit_bytes: int, row_axes: int
 ) -> tuple[int, int]:
-    """Rows and columns, in units, of the matrix view of a layer."""
-    if row_axes == 0:
-        return 1, data_bytes // unit_bytes(dtype)
-    return prod(shape[:row_axes]), prod(shape[row_axes:])
+    """Rows and columns, in units, of the matrix view of a layer that has data."""
+    rows = prod(shape[:row_axes])
+    return rows, data_bytes // (rows * unit_bytes)

@@ -5,18 +5,18 @@ A plan depends on the dtype, the shape and a sample (the first SAMPLE_BYTES of t
 pipe can give too), never on other layers, threads or backends. Costs are integers.
 """
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wcodec import zstd_frame
 from wcodec.codec import batch, rans32
 from wcodec.codec.coding import TRIAL_SHARE_UNIT, Plan, trial_share
 from wcodec.codec.layout import COLUMN_STEP, Grid, matrix_shape
 from wcodec.codec.spatial import FLOAT_FORMS, FORMS, SpatialOptions, spatial_pays
 from wcodec.codec.structure import row_groups_pay
-from wcodec.dtypes import unit_bytes
+from wcodec.dtypes import bits, unit_bytes
 
 LEVELS = ("default", "max")
 BLOCK_ELEMENTS = {"default": 128 << 10, "max": 1 << 20}
@@ -38,16 +38,11 @@ MIN_GAIN_SHARE = 1024  # a coding that decodes slower must save more than 1 / 10
 MIN_RANS16_GAIN_SHARE = 128
 
 FORM_SETS = {"BF16": batch.BF16_FORMS, "F16": batch.FP16_FORMS, "F32": batch.FP32_FORMS}
-BYTE_FORM_SETS = {
-    "U8": batch.INT8_FORMS,
-    "I8": batch.INT8_FORMS,
-    "BOOL": batch.INT8_FORMS,
-    "F8_E8M0": batch.INT8_FORMS,
-    "F8_E4M3": batch.FP8_FORMS,
-    "F8_E4M3FNUZ": batch.FP8_FORMS,
-    "F8_E5M2": batch.FP8_FORMS,
-    "F8_E5M2FNUZ": batch.FP8_FORMS,
-}
+FP8_DTYPES = ("F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ")
+
+# What elements may be taken for, when they are cut into smaller units. 4-bit and 8-bit weights are
+# often packed into wider integers.
+PARTS = {"C64": "F32", **dict.fromkeys(("I16", "U16", "I32", "U32", "I64", "U64"), "U8")}
 
 
 def plan_layer(
@@ -64,84 +59,87 @@ def plan_layer(
     if data_bytes == 0:
         return Plan(batch.RAW, 0, Grid(0, 0, w, 0, 0, 0, False))
     thorough = level == "max"
-    row_axes = choose_row_axes(shape)
-    rows, cols = matrix_shape(dtype, shape, data_bytes, row_axes)
-    grid = choose_grid(rows, cols, w, block_elements)
-    if dtype in FORM_SETS and not thorough:
-        return _plan_rans16(row_axes, _with_row_groups(dtype, grid, sample), FORM_SETS[dtype])
-    trial = sample[:TRIAL_BYTES]
-    best, share = _plan_lz(w, data_bytes, trial)
-    if dtype in BYTE_FORM_SETS and not thorough:
-        fast = _plan_rans16(row_axes, grid, BYTE_FORM_SETS[dtype])
-        own = trial_share(fast, trial)
-        if own < TRIAL_SHARE_UNIT and own - own // MIN_RANS16_GAIN_SHARE <= share:
-            best, share = fast, own
-    for plan in (
-        _plan_rans32(dtype, row_axes, grid, sample, thorough),
-        _plan_spatial(dtype, row_axes, grid, sample, spatial, thorough),
-    ):
-        if plan is None:
-            continue
-        own = trial_share(plan, trial)
+    layer = _Layer(dtype, shape, data_bytes, sample, thorough, block_elements, spatial)
+    candidates = list(layer.candidates())
+    if len(candidates) == 1:
+        return candidates[0]
+    best = Plan(batch.RAW, 0, choose_grid(1, data_bytes // w, w, block_elements))
+    share = TRIAL_SHARE_UNIT
+    for plan in candidates:
+        own = trial_share(plan, sample[:TRIAL_BYTES])
         # What comes later decodes slower than what came before.
         is_fast = best.family == batch.RANS16
         gain = share // (MIN_RANS16_GAIN_SHARE if is_fast else MIN_GAIN_SHARE)
         if own + (0 if thorough else gain) < share:
             best, share = plan, own
-    if share < TRIAL_SHARE_UNIT:
-        slow = thorough and best.family == batch.LZ
-        return replace(best, zstd_level=MAX_ZSTD_LEVEL) if slow else best
-    return Plan(batch.RAW, 0, choose_grid(1, data_bytes // w, w, block_elements))
+    slow = thorough and best.family == batch.LZ
+    return replace(best, zstd_level=MAX_ZSTD_LEVEL) if slow else best
 
 
-def _plan_rans16(row_axes: int, grid: Grid, form_set: int) -> Plan:
-    n_streams = 1 if grid.rows * grid.cols < SINGLE_STREAM_ELEMENTS else 2
-    return Plan(batch.RANS16, row_axes, grid, form_set=form_set, n_streams=n_streams)
+@dataclass(frozen=True)
+class _Layer:
+    """A layer that has data, as plan_layer() is given it, and the plans that may suit it."""
 
+    dtype: str
+    shape: tuple[int, ...]
+    data_bytes: int
+    sample: NDArray[np.uint8]
+    thorough: bool
+    block_elements: int
+    spatial: SpatialOptions
 
-def _plan_rans32(
-    dtype: str, row_axes: int, grid: Grid, sample: NDArray[np.uint8], thorough: bool
-) -> Plan | None:
-    splits = rans32.splits(dtype, thorough)
-    if splits == 0:
-        return None
-    grid = _with_row_groups(dtype, grid, sample)
-    options = (rans32.exponent_bits(dtype), thorough)
-    return Plan(batch.RANS32, row_axes, grid, form_set=splits, rans32=options)
+    def candidates(self) -> Iterator[Plan]:
+        """The plans to try, those that decode faster first; a single one needs no trial."""
+        views = [self.dtype] if self.dtype != "C64" else []
+        views += [PARTS[self.dtype]] if self.dtype in PARTS else []
+        if not self.thorough and views[-1] in FORM_SETS:
+            yield self._rans16(views[-1], FORM_SETS[views[-1]])
+            if self.dtype in FORM_SETS:
+                return
+        elif not self.thorough and unit_bytes(views[-1]) == 1:
+            is_fp8 = views[-1] in FP8_DTYPES
+            yield self._rans16(views[-1], batch.FP8_FORMS if is_fp8 else batch.INT8_FORMS)
+        yield from self._lz(unit_bytes(self.dtype))
+        for dtype in views:
+            splits = rans32.splits(dtype, self.thorough)
+            if splits:
+                options = (rans32.exponent_bits(dtype), self.thorough)
+                row_axes, grid = self._grid(dtype)
+                yield Plan(batch.RANS32, row_axes, grid, form_set=splits, rans32=options)
+        yield from self._spatial(views[0])
 
+    def _grid(self, dtype: str) -> tuple[int, Grid]:
+        """Row axes and grid for this view, with rows sorted by structure where that pays."""
+        w = unit_bytes(dtype)
+        row_axes = choose_row_axes(self.shape) if (bits(self.dtype) or 1) % 8 == 0 else 0
+        rows, cols = matrix_shape(self.shape, self.data_bytes, w, row_axes)
+        grid = choose_grid(rows, cols, w, self.block_elements)
+        if dtype == "F32" and row_groups_pay(self.sample, grid.cols):
+            panel_rows = min(grid.rows, max(1, WINDOW_BYTES // grid.row_bytes))
+            grid = replace(grid, panel_rows=panel_rows, row_groups=True)
+        return row_axes, grid
 
-def _plan_spatial(
-    dtype: str,
-    row_axes: int,
-    grid: Grid,
-    sample: NDArray[np.uint8],
-    options: SpatialOptions,
-    thorough: bool,
-) -> Plan | None:
-    form = (FORMS | FLOAT_FORMS if thorough else FORMS).get(dtype)
-    if form is None or not spatial_pays(sample, form, grid.cols, grid.unit_bytes, options):
-        return None
-    sets = (form, options.tile_log2, options.predictor_set, options.transform_set)
-    return Plan(batch.SPATIAL, row_axes, grid, spatial=sets)
+    def _rans16(self, dtype: str, form_set: int) -> Plan:
+        row_axes, grid = self._grid(dtype)
+        n_streams = 1 if grid.rows * grid.cols < SINGLE_STREAM_ELEMENTS else 2
+        return Plan(batch.RANS16, row_axes, grid, form_set=form_set, n_streams=n_streams)
 
+    def _lz(self, w: int) -> Iterator[Plan]:
+        grid = choose_grid(1, self.data_bytes // w, w, LZ_BLOCK_BYTES // w)
+        plan = Plan(batch.LZ, 0, grid)
+        yield plan
+        if w > 1:
+            yield replace(plan, shuffle=True)
 
-def _plan_lz(w: int, data_bytes: int, sample: NDArray[np.uint8]) -> tuple[Plan, int]:
-    """With byte shuffling where that makes the sample smaller; and what it makes of the sample."""
-    sample = sample[: len(sample) // w * w]
-    size = plain = len(zstd_frame.compress(sample.data))
-    if w > 1:
-        size = min(plain, len(zstd_frame.compress(batch.shuffle_bytes(sample, w).data)))
-    grid = choose_grid(1, data_bytes // w, w, LZ_BLOCK_BYTES // w)
-    plan = Plan(batch.LZ, 0, grid, shuffle=size < plain)
-    return plan, size * TRIAL_SHARE_UNIT // len(sample)
-
-
-def _with_row_groups(dtype: str, grid: Grid, sample: NDArray[np.uint8]) -> Grid:
-    """The grid with rows sorted by structure where that pays."""
-    if dtype != "F32" or not row_groups_pay(sample, grid.cols):
-        return grid
-    panel_rows = min(grid.rows, max(1, WINDOW_BYTES // grid.row_bytes))
-    return replace(grid, panel_rows=panel_rows, row_groups=True)
+    def _spatial(self, dtype: str) -> Iterator[Plan]:
+        form = (FORMS | FLOAT_FORMS if self.thorough else FORMS).get(dtype)
+        if form is None:
+            return
+        row_axes, grid = self._grid(dtype)
+        if spatial_pays(self.sample, form, grid.cols, grid.unit_bytes, self.spatial):
+            options = self.spatial
+            sets = (form, options.tile_log2, options.predictor_set, options.transform_set)
+            yield Plan(batch.SPATIAL, row_axes, grid, spatial=sets)
 
 
 def choose_row_axes(shape: tuple[int, ...]) -> int:

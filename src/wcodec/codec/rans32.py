@@ -16,8 +16,8 @@ FLOATS = {
     "F8_E4M3": (4, 3),
     "F8_E4M3FNUZ": (4, 3),
 }
-# Of wider integers the highest 16 bits say little.
-INTEGERS = ("BOOL", "U8", "I8", "F8_E8M0", "I16", "U16")
+# Beside all of a byte. Of wider integers the highest 16 bits say little.
+INTEGERS = ("I16", "U16")
 
 MAX_CODED_MANTISSA = 3  # bits; one more gains nothing, and needs symbols that there are not
 SIGN_RAW = 16  # bit 16 + k of a set: without the lowest k bits, and the sign raw
@@ -30,10 +30,10 @@ def splits(dtype: str, thorough: bool) -> int:
         coded = range(min(mantissa, MAX_CODED_MANTISSA) + 1)
         lows = sum(1 << (mantissa - bits) for bits in coded)
         return lows << SIGN_RAW | (lows if thorough or unit_bytes(dtype) == 1 else 0)
-    if dtype not in INTEGERS:
-        return 0
     if unit_bytes(dtype) == 1:
         return 0b111 if thorough else 1
+    if dtype not in INTEGERS:
+        return 0
     return sum(1 << low for low in range(0, 9, 1 if thorough else 4))
 
 

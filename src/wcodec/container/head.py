@@ -203,10 +203,16 @@ def _tensor_problem(head: LayerHead) -> str | None:
     n_bits = dtypes.data_bits(dtype, shape)
     if n_bits is not None and n_bits != 8 * head.data_bytes:
         return f"data_bytes is {head.data_bytes}, {dtype} of shape {list(shape)} has {n_bits} bits"
-    unit_bytes = dtypes.unit_bytes(dtype) if kind == KIND_STORED else 0
-    if head.unit_bytes != unit_bytes:
-        return f"unit_bytes is {head.unit_bytes}, expected {unit_bytes}"
-    return None
+    if kind == KIND_REFERENCE:
+        return f"unit_bytes is {head.unit_bytes}, expected 0" if head.unit_bytes else None
+    return unit_problem(head.unit_bytes, dtypes.unit_bytes(dtype))
+
+
+def unit_problem(unit_bytes: int, largest: int) -> str | None:
+    """What is wrong with the size of a unit, where the largest is of `largest` bytes; else None."""
+    if unit_bytes and largest % unit_bytes == 0:
+        return None
+    return f"unit_bytes is {unit_bytes}, expected a divisor of {largest}"
 
 
 def _stored_problem(head: LayerHead) -> str | None:

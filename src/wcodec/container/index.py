@@ -34,7 +34,7 @@ from wcodec.container.constants import (
     MAX_DTYPE_BYTES,
     RECORD_ALIGNMENT,
 )
-from wcodec.container.head import LayerHead, head_bytes, shape_struct
+from wcodec.container.head import LayerHead, head_bytes, shape_struct, unit_problem
 from wcodec.container.records import decode_text
 from wcodec.errors import CorruptError
 from wcodec.limits import ReadLimits
@@ -390,8 +390,8 @@ def _entries(body: bytes, starts: list[int], fields: _Fields) -> dict[str, Index
             raise CorruptError(f"index: two layers are named {name!r:.200}")
         if kind == KIND_REFERENCE:
             _raise(name, target_problem(entry, layers))
-        elif unit_bytes != tensor.unit_bytes:
-            _raise(name, f"unit_bytes is {unit_bytes}, expected {tensor.unit_bytes}")
+        else:
+            _raise(name, unit_problem(unit_bytes, tensor.unit_bytes))
         if 8 * data_bytes != tensor.n_bits and tensor.n_bits is not None:
             _raise(name, f"data_bytes is {data_bytes}, its elements have {tensor.n_bits} bits")
         layers[name] = entry
