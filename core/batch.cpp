@@ -113,9 +113,8 @@ void decode_blocks(const Batch& batch, uint8_t family) {
         &job);
 }
 
-void describe_blocks(const Batch& batch, uint8_t family, const DeviceBatch& device) {
-    StreamDescriptor* streams = device.streams;
-    CopyDescriptor* copies = device.copies;
+uint64_t describe_blocks(const Batch& batch, uint8_t family, const DeviceBatch& device) {
+    DeviceRecords records = device.records;
     for (size_t i = 0; i < batch.n_blocks; ++i) {
         const BlockDescriptor& block = batch.descriptors[i];
         const DevicePlace place{device.data + block.data_offset + BLOCK_HEADER_BYTES,
@@ -124,12 +123,14 @@ void describe_blocks(const Batch& batch, uint8_t family, const DeviceBatch& devi
                                 block.rows,
                                 block.cols,
                                 batch.unit_bytes};
-        const BlockHeader& header = batch.headers[i];
-        batch.statuses[i] =
-            describe_block(batch.data + block.data_offset, header, family, place, streams, copies);
-        streams += header.n_streams;
-        copies += header.n_streams == 0 ? 1 : 0;
+        Rans32Descriptor* const rans32 = records.rans32;
+        const auto before = static_cast<uint64_t>(records.parameters - device.records.parameters);
+        batch.statuses[i] = describe_block(batch.data + block.data_offset, batch.headers[i], family,
+                                           place, records);
+        if (batch.statuses[i] == Status::OK && rans32 != records.rans32)
+            rans32->parameters = before;
     }
+    return static_cast<uint64_t>(records.parameters - device.records.parameters);
 }
 
 }  // namespace wcodec

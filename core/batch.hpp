@@ -46,16 +46,15 @@ uint64_t encode_blocks(const Batch& batch, const EncodeOptions& options);
 void decode_blocks(const Batch& batch, uint8_t family);
 
 // What a GPU needs to decode blocks: their data and their matrix lie at these addresses there.
-// Blocks fill the streams, and those without streams the copies, in their order, as many as their
-// headers say.
+// Blocks fill the records in their order.
 struct DeviceBatch {
     uint64_t data;
     uint64_t matrix;
-    StreamDescriptor* streams;
-    CopyDescriptor* copies;
+    DeviceRecords records;
 };
 
-// Checks the blocks; the host has their data but no matrix, and row_index plays no part.
-void describe_blocks(const Batch& batch, uint8_t family, const DeviceBatch& device);
+// Checks the blocks; the host has their data but no matrix, and row_index plays no part. Returns
+// the size of the parameters, from whose beginning their addresses count.
+uint64_t describe_blocks(const Batch& batch, uint8_t family, const DeviceBatch& device);
 
 }  // namespace wcodec

@@ -470,14 +470,34 @@ Status decode_block(const uint8_t* from, const BlockHeader& header, uint8_t fami
 }
 
 Status describe_block(const uint8_t* from, const BlockHeader& header, uint8_t family,
-                      const DevicePlace& place, StreamDescriptor* streams, CopyDescriptor* copy) {
-    const Status frame = check_frame(from, header);
-    if (frame != Status::OK) return frame;
+                      const DevicePlace& place, DeviceRecords& records) {
+    StreamDescriptor* const streams = records.streams;
+    Rans32Descriptor* const rans32 = records.rans32;
+    CopyDescriptor* const copy = records.copies;
+    records.streams += n_streams_of(header);
+    records.rans32 += header.coding == CODING_RANS32;
+    records.copies += is_copied(header);
+    Status status = check_frame(from, header);
+    if (status != Status::OK) return status;
     const uint8_t* payload = from + BLOCK_HEADER_BYTES;
     const uint64_t n = uint64_t(place.rows) * place.cols;
     const uint32_t w = place.unit_bytes;
+    if (header.coding == CODING_RANS32 && family == CODING_RANS32) {
+        if (header.form >= N_RANS32_FORMS) return Status::BAD_FORM;
+        if (header.n_streams != 0) return Status::BAD_N_STREAMS;
+        *rans32 = {};
+        rans32->payload = place.payload;
+        rans32->output = place.output;
+        rans32->row_stride = place.row_stride;
+        uint64_t parameter_bytes = 0;
+        status = describe_rans32(payload, header.payload_bytes,
+                                 static_cast<Rans32Form>(header.form), place.rows, place.cols, w,
+                                 *rans32, records.parameters, parameter_bytes);
+        records.parameters += parameter_bytes;
+        return status;
+    }
     if (header.coding != CODING_RANS16 || family != CODING_RANS16) {
-        const Status status = check_plain(header, n, w);
+        status = check_plain(header, n, w);
         if (status != Status::OK) return status;
         *copy = {place.payload,
                  place.output,
@@ -489,7 +509,7 @@ Status describe_block(const uint8_t* from, const BlockHeader& header, uint8_t fa
         return Status::OK;
     }
     Rans16Payload parsed;
-    const Status status = open_rans16(payload, header, n, w, parsed);
+    status = open_rans16(payload, header, n, w, parsed);
     if (status != Status::OK) return status;
     const auto offset = [payload](const uint8_t* part) {
         return static_cast<uint32_t>(part - payload);

@@ -96,10 +96,27 @@ struct DevicePlace {
     uint32_t unit_bytes;
 };
 
-// Check the block at `from` as decode_block() does, but for the bytes of its streams and escapes,
-// and say what a GPU needs to decode it: header.n_streams `streams` of a rans16 block, or one
-// `copy` of one without streams. Other codings are BAD_CODING.
+// Descriptors to fill in, and room for parameters of rans32.
+struct DeviceRecords {
+    StreamDescriptor* streams;
+    Rans32Descriptor* rans32;
+    CopyDescriptor* copies;
+    uint8_t* parameters;
+};
+
+// What a block fills in, going by its header: a descriptor for each stream of rans16, else one.
+constexpr uint32_t n_streams_of(const BlockHeader& header) {
+    return header.coding == CODING_RANS16 ? header.n_streams : 0;
+}
+constexpr bool is_copied(const BlockHeader& header) {
+    return header.coding != CODING_RANS16 && header.coding != CODING_RANS32;
+}
+
+// Check the block at `from` as decode_block() does, but for what its streams ask for, and say what
+// a GPU needs to decode it. Moves `records` behind what is filled in, or, of a bad block, behind
+// what it would have filled in but for parameters. The address of parameters is left 0. Other
+// codings than raw, constant, rans16 and rans32 are BAD_CODING.
 Status describe_block(const uint8_t* from, const BlockHeader& header, uint8_t family,
-                      const DevicePlace& place, StreamDescriptor* streams, CopyDescriptor* copy);
+                      const DevicePlace& place, DeviceRecords& records);
 
 }  // namespace wcodec

@@ -5,9 +5,7 @@
 // C++ compiler, by nvcc and by NVRTC; addresses are those of the device's memory.
 #pragma once
 
-#if !defined(__CUDACC_RTC__)
-#include <stdint.h>
-#endif
+#include "stream_format.hpp"
 
 namespace wcodec {
 
@@ -31,6 +29,41 @@ struct alignas(16) StreamDescriptor {
 };
 static_assert(sizeof(StreamDescriptor) == 64);
 
+// A block of coding rans32. What its parameters say is laid out for the kernel in memory of its
+// own, at a multiple of 16: a u16 code for each symbol; for each table n_symbols + 1 u16, the sums
+// of the frequencies before each symbol and of all; a u8 class for each row, then for each column,
+// where they have any.
+struct alignas(16) Rans32Descriptor {
+    uint64_t payload;     // address, a multiple of 16
+    uint64_t output;      // address of the block's first unit
+    uint64_t row_stride;  // bytes from a row of the block to the next in the output
+    uint64_t parameters;  // address
+    uint32_t n_rows;
+    uint32_t row_units;
+    uint32_t stream_offset;  // of the states, then the words
+    uint32_t stream_bytes;   // of both
+    uint32_t escapes_offset;
+    uint32_t n_escapes;
+    uint32_t raw_offset;
+    uint16_t n_symbols;  // 1 to 256
+    uint8_t n_tables;    // 1 to 16
+    uint8_t flags;       // RANS32_...
+    uint8_t code_bits;
+    uint8_t code_shift;  // the lowest bit of the code in a unit
+    uint8_t raw_bits;
+    uint8_t zero_bits;
+    uint32_t reserved[3];  // 0
+};
+static_assert(sizeof(Rans32Descriptor) == 80);
+constexpr uint32_t RANS32_ESCAPE = 1;       // the last symbol is the escape
+constexpr uint32_t RANS32_ROW_CLASSES = 2;  // the rows have classes
+constexpr uint32_t RANS32_COL_CLASSES = 4;
+constexpr uint32_t RANS32_SIGN = 8;  // the highest bit of a unit is raw
+
+// Room for the parameters of a block, beside a byte for each row and each column.
+constexpr uint32_t RANS32_PARAMETERS_BYTES =
+    2 * MAX_ALPHABET + 2 * MAX_RANS32_TABLES * (MAX_ALPHABET + 1) + 16;
+
 // A block of coding raw or constant.
 struct CopyDescriptor {
     uint64_t source;      // address of the units, row after row; of a constant, of the unit
@@ -44,8 +77,8 @@ struct CopyDescriptor {
 static_assert(sizeof(CopyDescriptor) == 40);
 
 // Bits of a stream's status; 0 is good.
-constexpr uint32_t STATUS_STATES = 1;   // a final state is not 0x0100
+constexpr uint32_t STATUS_STATES = 1;   // a final state is not that of a whole stream
 constexpr uint32_t STATUS_BYTES = 2;    // more or fewer bytes used than the stream has
-constexpr uint32_t STATUS_ESCAPES = 4;  // more or fewer escapes used than the stream has
+constexpr uint32_t STATUS_ESCAPES = 4;  // more or fewer escapes used than there are
 
 }  // namespace wcodec

@@ -14,6 +14,20 @@ namespace {
 constexpr uint32_t HEAD_BYTES = 20;
 enum Classes : uint8_t { ROW_CLASSES = 1, COL_CLASSES = 2 };
 
+// What a payload says.
+struct Rans32Payload {
+    UnitSplit split;
+    Alphabet alphabet;
+    uint32_t n_tables;
+    uint32_t classes;
+    TokenTable tables[MAX_RANS32_TABLES];
+    const uint8_t* stream;
+    const uint8_t* stream_end;
+    const uint8_t* escapes;
+    uint64_t n_escapes;
+    const uint8_t* raw;
+};
+
 // Parts of the encoder's scratch memory.
 struct EncodeParts {
     uint8_t* symbols;
@@ -114,6 +128,71 @@ uint8_t* pad(uint8_t* payload, uint8_t* at) {
     return padded;
 }
 
+// Find and check all of a payload but the bytes of its stream, its escapes and its raw bits;
+// everything in it is untrusted. Classes that are not stored are 0.
+Status parse_rans32(const uint8_t* payload, uint64_t payload_bytes, Rans32Form form, uint32_t rows,
+                    uint32_t cols, uint32_t w, Rans32Payload& parsed, uint8_t* row_class,
+                    uint8_t* col_class) {
+    if (payload_bytes < HEAD_BYTES) return Status::BAD_PAYLOAD_BYTES;
+    const UnitSplit split{static_cast<uint8_t>(w), form, payload[0], payload[1]};
+    const uint32_t n_tables = payload[2];
+    const uint32_t classes = payload[3];
+    const uint32_t n_runs = payload[4];
+    if (!split.legal() || payload[5] > 1) return Status::BAD_CODE;
+    if (n_tables < 1 || n_tables > MAX_RANS32_TABLES || classes > (ROW_CLASSES | COL_CLASSES))
+        return Status::BAD_CLASSES;
+    if (read_as<uint16_t>(payload + 6) != 0) return Status::RESERVED_NOT_ZERO;
+    const uint64_t parameter_bytes = read_as<uint32_t>(payload + 8);
+    const uint64_t stream_bytes = read_as<uint32_t>(payload + 12);
+    const uint64_t n_escapes = read_as<uint32_t>(payload + 16);
+    const uint64_t escapes_size = n_escapes * escape_bytes(w);
+    const uint64_t raw_bits = uint64_t{rows} * cols * split.raw_bits();
+
+    const auto aligned = [](uint64_t size) { return align_up(size, BLOCK_ALIGNMENT); };
+    const uint64_t parameters_at = HEAD_BYTES + uint64_t{RUN_BYTES} * n_runs;
+    const uint64_t stream_at = aligned(parameters_at + parameter_bytes);
+    const uint64_t escapes_at = aligned(stream_at + stream_bytes);
+    const uint64_t raw_at = aligned(escapes_at + escapes_size);
+    if (raw_at + (raw_bits + 7) / 8 != payload_bytes) return Status::BAD_PAYLOAD_BYTES;
+    if (!all_zero(payload + parameters_at + parameter_bytes, payload + stream_at) ||
+        !all_zero(payload + stream_at + stream_bytes, payload + escapes_at) ||
+        !all_zero(payload + escapes_at + escapes_size, payload + raw_at) ||
+        (raw_bits % 8 != 0 && payload[payload_bytes - 1] >> raw_bits % 8 != 0))
+        return Status::PADDING_NOT_ZERO;
+
+    if (!read_runs(payload + HEAD_BYTES, n_runs, payload[5] != 0, split.code_bits(),
+                   parsed.alphabet))
+        return Status::BAD_CODE;
+    const uint64_t parameters_end = 8 * parameter_bytes;
+    BitReader reader(payload + parameters_at);
+    for (uint32_t k = 0; k < n_tables; ++k) {
+        LevelTable table{};
+        if (!read_level_table(reader, parameters_end, parsed.alphabet.n_symbols, table))
+            return Status::BAD_FREQUENCY_TABLE;
+        parsed.tables[k] = table.frequencies;
+    }
+    std::memset(row_class, 0, rows);
+    std::memset(col_class, 0, cols);
+    if ((classes & ROW_CLASSES) && !read_classes(reader, parameters_end, rows, row_class))
+        return Status::BAD_CLASSES;
+    if ((classes & COL_CLASSES) && !read_classes(reader, parameters_end, cols, col_class))
+        return Status::BAD_CLASSES;
+    if ((reader.bits_taken() + 7) / 8 != parameter_bytes) return Status::BAD_PAYLOAD_BYTES;
+    if (reader.bits_taken() % 8 != 0 &&
+        payload[parameters_at + parameter_bytes - 1] >> reader.bits_taken() % 8 != 0)
+        return Status::PADDING_NOT_ZERO;
+
+    parsed.split = split;
+    parsed.n_tables = n_tables;
+    parsed.classes = classes;
+    parsed.stream = payload + stream_at;
+    parsed.stream_end = parsed.stream + stream_bytes;
+    parsed.escapes = payload + escapes_at;
+    parsed.n_escapes = n_escapes;
+    parsed.raw = payload + raw_at;
+    return Status::OK;
+}
+
 }  // namespace
 
 size_t encode_rans32_scratch_bytes(uint64_t max_units) {
@@ -193,66 +272,90 @@ Status decode_rans32(const uint8_t* payload, uint64_t payload_bytes, Rans32Form 
     uint8_t* row_class = ids + align_up(n, 64);
     uint8_t* col_class = row_class + align_up(rows, 64);
     auto* slots = reinterpret_cast<TokenSlots*>(col_class + align_up(cols, 64));
-    if (payload_bytes < HEAD_BYTES) return Status::BAD_PAYLOAD_BYTES;
-    const UnitSplit split{static_cast<uint8_t>(w), form, payload[0], payload[1]};
-    const uint32_t n_tables = payload[2];
-    const uint32_t classes = payload[3];
-    const uint32_t n_runs = payload[4];
-    if (!split.legal() || payload[5] > 1) return Status::BAD_CODE;
-    if (n_tables < 1 || n_tables > MAX_RANS32_TABLES || classes > (ROW_CLASSES | COL_CLASSES))
-        return Status::BAD_CLASSES;
-    if (read_as<uint16_t>(payload + 6) != 0) return Status::RESERVED_NOT_ZERO;
-    const uint64_t parameter_bytes = read_as<uint32_t>(payload + 8);
-    const uint64_t stream_bytes = read_as<uint32_t>(payload + 12);
-    const uint64_t n_escapes = read_as<uint32_t>(payload + 16);
-    const uint64_t escapes_size = n_escapes * escape_bytes(w);
-    const uint64_t raw_bits = n * split.raw_bits();
-
-    const auto aligned = [](uint64_t size) { return align_up(size, BLOCK_ALIGNMENT); };
-    const uint64_t parameters_at = HEAD_BYTES + uint64_t{RUN_BYTES} * n_runs;
-    const uint64_t stream_at = aligned(parameters_at + parameter_bytes);
-    const uint64_t escapes_at = aligned(stream_at + stream_bytes);
-    const uint64_t raw_at = aligned(escapes_at + escapes_size);
-    if (raw_at + (raw_bits + 7) / 8 != payload_bytes) return Status::BAD_PAYLOAD_BYTES;
-    if (!all_zero(payload + parameters_at + parameter_bytes, payload + stream_at) ||
-        !all_zero(payload + stream_at + stream_bytes, payload + escapes_at) ||
-        !all_zero(payload + escapes_at + escapes_size, payload + raw_at) ||
-        (raw_bits % 8 != 0 && payload[payload_bytes - 1] >> raw_bits % 8 != 0))
-        return Status::PADDING_NOT_ZERO;
-
-    Alphabet alphabet;
-    if (!read_runs(payload + HEAD_BYTES, n_runs, payload[5] != 0, split.code_bits(), alphabet))
-        return Status::BAD_CODE;
-    // Bytes without raw bits are their codes: the tables lead to them at once.
-    const bool direct = w == 1 && split.raw_bits() == 0 && !alphabet.escape;
-    const uint64_t parameters_end = 8 * parameter_bytes;
-    BitReader reader(payload + parameters_at);
-    for (uint32_t k = 0; k < n_tables; ++k) {
-        LevelTable table{};
-        if (!read_level_table(reader, parameters_end, alphabet.n_symbols, table))
-            return Status::BAD_FREQUENCY_TABLE;
-        build_token_slots(direct ? by_unit(table.frequencies, alphabet, split) : table.frequencies,
-                          slots[k]);
-    }
-    std::memset(row_class, 0, rows);
-    std::memset(col_class, 0, cols);
-    if ((classes & ROW_CLASSES) && !read_classes(reader, parameters_end, rows, row_class))
-        return Status::BAD_CLASSES;
-    if ((classes & COL_CLASSES) && !read_classes(reader, parameters_end, cols, col_class))
-        return Status::BAD_CLASSES;
-    if ((reader.bits_taken() + 7) / 8 != parameter_bytes) return Status::BAD_PAYLOAD_BYTES;
-    if (reader.bits_taken() % 8 != 0 &&
-        payload[parameters_at + parameter_bytes - 1] >> reader.bits_taken() % 8 != 0)
-        return Status::PADDING_NOT_ZERO;
-
-    if (n_tables > 1) find_ids(row_class, col_class, rows, cols, n_tables, ids);
-    const Status status =
-        decode_tokens(payload + stream_at, payload + stream_at + stream_bytes,
-                      n_tables > 1 ? ids : nullptr, n, slots, direct ? units : symbols);
+    Rans32Payload parsed;
+    Status status =
+        parse_rans32(payload, payload_bytes, form, rows, cols, w, parsed, row_class, col_class);
     if (status != Status::OK) return status;
-    if (direct) return n_escapes == 0 ? Status::OK : Status::BAD_STREAM_SIZE;
-    return join_units(split, alphabet, symbols, n, payload + raw_at, payload + escapes_at,
-                      n_escapes, units);
+
+    // Bytes without raw bits are their codes: the tables lead to them at once.
+    const UnitSplit& split = parsed.split;
+    const bool direct = w == 1 && split.raw_bits() == 0 && !parsed.alphabet.escape;
+    for (uint32_t k = 0; k < parsed.n_tables; ++k)
+        build_token_slots(
+            direct ? by_unit(parsed.tables[k], parsed.alphabet, split) : parsed.tables[k],
+            slots[k]);
+    const bool several = parsed.n_tables > 1;
+    if (several) find_ids(row_class, col_class, rows, cols, parsed.n_tables, ids);
+    status = decode_tokens(parsed.stream, parsed.stream_end, several ? ids : nullptr, n, slots,
+                           direct ? units : symbols);
+    if (status != Status::OK) return status;
+    if (direct) return parsed.n_escapes == 0 ? Status::OK : Status::BAD_STREAM_SIZE;
+    return join_units(split, parsed.alphabet, symbols, n, parsed.raw, parsed.escapes,
+                      parsed.n_escapes, units);
+}
+
+Status describe_rans32(const uint8_t* payload, uint64_t payload_bytes, Rans32Form form,
+                       uint32_t rows, uint32_t cols, uint32_t w, Rans32Descriptor& block,
+                       uint8_t* parameters, uint64_t& parameter_bytes) {
+    uint8_t* const row_class = parameters + RANS32_PARAMETERS_BYTES - BLOCK_ALIGNMENT;
+    uint8_t* const col_class = row_class + rows;
+    Rans32Payload parsed;
+    Status status =
+        parse_rans32(payload, payload_bytes, form, rows, cols, w, parsed, row_class, col_class);
+    if (status == Status::OK) status = check_token_stream(parsed.stream, parsed.stream_end);
+    if (status != Status::OK) return status;
+    const UnitSplit& split = parsed.split;
+    if (parsed.n_escapes > 0 && !parsed.alphabet.escape) return Status::BAD_STREAM_SIZE;
+    for (uint64_t i = 0; i < parsed.n_escapes; ++i) {
+        const uint32_t code =
+            w == 1 ? parsed.escapes[i] : read_as<uint16_t>(parsed.escapes + 2 * i);
+        if (code >> split.code_bits() != 0) return Status::BAD_CODE;
+    }
+
+    // The classes are behind all that comes before them, so they can be moved up to it.
+    uint8_t* to = parameters;
+    const auto put = [&to](uint32_t number) {
+        write_as(to, static_cast<uint16_t>(number));
+        to += sizeof(uint16_t);
+    };
+    const uint32_t n_symbols = parsed.alphabet.n_symbols;
+    for (uint32_t s = 0; s < n_symbols; ++s) put(parsed.alphabet.code[s]);
+    for (uint32_t k = 0; k < parsed.n_tables; ++k) {
+        uint32_t sum = 0;
+        put(sum);
+        for (uint32_t s = 0; s < n_symbols; ++s) put(sum += parsed.tables[k].frequency[s]);
+    }
+    const auto move = [&to](const uint8_t* from, uint32_t n) {
+        std::memmove(to, from, n);
+        to += n;
+    };
+    if (parsed.classes & ROW_CLASSES) move(row_class, rows);
+    if (parsed.classes & COL_CLASSES) move(col_class, cols);
+    const auto size = static_cast<uint64_t>(to - parameters);
+    parameter_bytes = align_up(size, BLOCK_ALIGNMENT);
+    std::memset(to, 0, parameter_bytes - size);
+
+    const auto offset = [payload](const uint8_t* part) {
+        return static_cast<uint32_t>(part - payload);
+    };
+    block.n_rows = rows;
+    block.row_units = cols;
+    block.stream_offset = offset(parsed.stream);
+    block.stream_bytes = offset(parsed.stream_end) - offset(parsed.stream);
+    block.escapes_offset = offset(parsed.escapes);
+    block.n_escapes = static_cast<uint32_t>(parsed.n_escapes);
+    block.raw_offset = offset(parsed.raw);
+    block.n_symbols = static_cast<uint16_t>(n_symbols);
+    block.n_tables = static_cast<uint8_t>(parsed.n_tables);
+    block.flags = static_cast<uint8_t>((parsed.alphabet.escape ? RANS32_ESCAPE : 0) |
+                                       (split.sign_raw ? RANS32_SIGN : 0) |
+                                       (parsed.classes & ROW_CLASSES ? RANS32_ROW_CLASSES : 0) |
+                                       (parsed.classes & COL_CLASSES ? RANS32_COL_CLASSES : 0));
+    block.code_bits = static_cast<uint8_t>(split.code_bits());
+    block.code_shift = static_cast<uint8_t>(split.code_shift());
+    block.raw_bits = static_cast<uint8_t>(split.raw_bits());
+    block.zero_bits = split.zero_bits;
+    return Status::OK;
 }
 
 }  // namespace wcodec

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "gpu_descriptors.hpp"
 #include "rans32_choice.hpp"
 #include "status.hpp"
 
@@ -25,5 +26,12 @@ uint64_t encode_rans32(const uint8_t* units, uint32_t rows, uint32_t cols, uint3
 // untrusted.
 Status decode_rans32(const uint8_t* payload, uint64_t payload_bytes, Rans32Form form, uint32_t rows,
                      uint32_t cols, uint32_t w, uint8_t* scratch, uint8_t* units);
+
+// Check a payload as decode_rans32() does, but for what its stream asks for, and say what a GPU
+// needs to decode it; addresses and row_stride are left alone. `parameters` has room for
+// RANS32_PARAMETERS_BYTES + rows + cols; parameter_bytes of it, a multiple of 16, are used.
+Status describe_rans32(const uint8_t* payload, uint64_t payload_bytes, Rans32Form form,
+                       uint32_t rows, uint32_t cols, uint32_t w, Rans32Descriptor& block,
+                       uint8_t* parameters, uint64_t& parameter_bytes);
 
 }  // namespace wcodec

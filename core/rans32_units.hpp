@@ -42,7 +42,6 @@ struct Alphabet {
 };
 constexpr uint32_t RUN_BYTES = 3;
 constexpr uint32_t MAX_RUNS = 255;
-constexpr uint32_t MAX_ALPHABET = 256;
 
 uint32_t count_runs(const Alphabet& alphabet);
 void write_runs(const Alphabet& alphabet, uint8_t* to);

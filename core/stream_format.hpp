@@ -116,6 +116,14 @@ constexpr FieldMap FIELD_MAPS[N_FORMS] = {
     {1, 0x3E00, 1, BYTE_SHIFT, F3_BYTES, 0, 0},
 };
 
+// Streams of rans32 and of the spatial coding: 32-bit states in [TOKEN_STATE_LOWER, 2^32), words of
+// 16 bits, frequencies that sum to TOKEN_SCALE.
+constexpr uint32_t TOKEN_LANES = 32;
+constexpr uint32_t TOKEN_SCALE_BITS = 12;
+constexpr uint32_t TOKEN_SCALE = 1u << TOKEN_SCALE_BITS;
+constexpr uint32_t TOKEN_STATE_LOWER = 1u << 16;
+constexpr uint32_t TOKEN_STATES_BYTES = 4 * TOKEN_LANES;
+
 // rans32: a unit is split into a code, which is a symbol of an alphabet or an escape, and raw bits.
 enum Rans32Form : uint8_t {
     RANS32_SIGN_CODED = 0,  // the code is the highest bits of the unit
@@ -125,6 +133,7 @@ constexpr uint32_t N_RANS32_FORMS = 2;
 constexpr uint32_t MAX_RANS32_TABLES = 16;
 constexpr uint32_t MAX_RANS32_CLASS = 15;
 constexpr uint32_t MAX_RANS32_RAW_BITS = 56;
+constexpr uint32_t MAX_ALPHABET = 256;
 // Frequencies are stored as levels, 1 << precision of them to a factor of 2.
 constexpr uint32_t MAX_LEVEL_PRECISION = 3;
 constexpr uint32_t LEVEL_WEIGHTS[1 << MAX_LEVEL_PRECISION] = {256, 279, 304, 332,

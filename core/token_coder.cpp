@@ -160,15 +160,22 @@ const uint8_t* decode_token_steps_scalar(uint32_t* states, const uint8_t* from, 
     return from;
 }
 
-Status decode_tokens(const uint8_t* from, const uint8_t* end, const uint8_t* ids, size_t n,
-                     const TokenSlots* tables, uint8_t* symbols) {
+Status check_token_stream(const uint8_t* from, const uint8_t* end) {
     const size_t size = static_cast<size_t>(end - from);
     if (size < TOKEN_STATES_BYTES || size % 2 != 0) return Status::BAD_TOKEN_STREAM;
+    for (uint32_t lane = 0; lane < TOKEN_LANES; ++lane)
+        if (read_as<uint32_t>(from + 4 * lane) < TOKEN_STATE_LOWER)
+            return Status::BAD_STARTING_STATE;
+    return Status::OK;
+}
+
+Status decode_tokens(const uint8_t* from, const uint8_t* end, const uint8_t* ids, size_t n,
+                     const TokenSlots* tables, uint8_t* symbols) {
+    const Status status = check_token_stream(from, end);
+    if (status != Status::OK) return status;
     uint32_t states[TOKEN_LANES];
     std::memcpy(states, from, TOKEN_STATES_BYTES);
     from += TOKEN_STATES_BYTES;
-    for (uint32_t x : states)
-        if (x < TOKEN_STATE_LOWER) return Status::BAD_STARTING_STATE;
     const size_t n_steps = n / TOKEN_LANES;
     from = kernels().decode_token_steps(states, from, end, ids, n_steps, tables, symbols);
     if (from > end) return Status::STREAM_NOT_CONSUMED;

@@ -9,14 +9,10 @@
 #include <cstdint>
 
 #include "status.hpp"
+#include "stream_format.hpp"
 
 namespace wcodec {
 
-constexpr uint32_t TOKEN_LANES = 32;
-constexpr uint32_t TOKEN_SCALE_BITS = 12;
-constexpr uint32_t TOKEN_SCALE = 1u << TOKEN_SCALE_BITS;
-constexpr uint32_t TOKEN_STATE_LOWER = 1u << 16;
-constexpr uint32_t TOKEN_STATES_BYTES = 4 * TOKEN_LANES;
 constexpr uint32_t MAX_TOKEN_TABLES = 16;  // of a stream
 constexpr uint32_t MAX_TOKEN_TABLE_BYTES = 1 + 3 * 256;
 
@@ -55,6 +51,9 @@ void build_token_slots(const TokenTable& table, TokenSlots& slots);
 // TOKEN_STATES_BYTES. Returns the size of both.
 size_t encode_tokens(const uint8_t* symbols, const uint8_t* ids, size_t n, const TokenTable* tables,
                      uint8_t* end);
+
+// Whether [from, end) has the size of a stream, and states that a stream can begin with.
+Status check_token_stream(const uint8_t* from, const uint8_t* end);
 
 // Decode n symbols of [from, end), states first. READ_SLACK_BYTES behind `end` are readable. Status
 // says whether exactly these bytes were used and all states ended where the encoder began.

@@ -6,11 +6,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 kernels=src/wcodec/cuda/kernels
-output=${1:-$kernels/rans16_kernels.ptx}
+output=${1:-$kernels/kernels.ptx}
 nvcc=$(command -v nvcc || echo "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc")
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
-"$nvcc" -std=c++20 -arch=compute_80 -ptx -Icore -I$kernels $kernels/rans16_kernels.cu -o "$temporary/ptx"
+"$nvcc" -std=c++20 -arch=compute_80 -ptx -Icore -I$kernels $kernels/kernels.cu -o "$temporary/ptx"
 # Without comments, which name the compiler's build, empty lines, and a hint that 7.4 does not know.
 sed -E -e '\,^[[:space:]]*//,d' -e 's/^\.version .*/.version 7.4/' -e '/^[[:space:]]*$/d' \
     -e '/^[[:space:]]*\.pragma "used_bytes_mask/d' "$temporary/ptx" >"$output"

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the CUDA compiler makes of the rans16 kernels: registers, spills, and the instructions of
-the loop that decodes.
+"""What the CUDA compiler makes of the kernels: registers, spills, and the instructions of the loop
+that decodes.
 
-What is counted. The decoding loop handles a tile of 4 steps (512 units) in an iteration; per 32
-units is a sixteenth of it. Its instructions are the shortest closed path, through the control flow
-graph of the machine code, that stores 4 steps by vector stores. On it is all that every tile
-executes: table and window, renormalisation, raw fields loaded and joined, stores, and the loop's
-own checks and pointers. Not on it, since a tile may pass them by: the refill of the window (once in
-about two tiles), the escape path (in steps that have escapes), the fallbacks for threads that have
-diverged (BRA.DIV, never taken), and the steps at the ends of rows and streams, that run one by one.
+What is counted of rans16. The decoding loop handles a tile of 4 steps (512 units) in an iteration;
+per 32 units is a sixteenth of it. Its instructions are the shortest closed path, through the
+control flow graph of the machine code, that stores 4 steps by vector stores. On it is all that
+every tile executes: table and window, renormalisation, raw fields loaded and joined, stores, and
+the loop's own checks and pointers. Not on it, since a tile may pass them by: the refill of the
+window (once in about two tiles), the escape path (in steps that have escapes), the fallbacks for
+threads that have diverged (BRA.DIV, never taken), and the steps at the ends of rows and streams,
+that run one by one.
+
+Of rans32 it is the shortest closed path through the store of a unit: a step of 32 units whose
+symbols are found at once, of a block with one table.
+
 An instruction that a predicate turns off counts like any other, and each counts as one whatever it
 costs. Nothing here was timed.
 
@@ -24,8 +29,10 @@ from pathlib import Path
 
 import pytest
 from support.cuda_toolkit import (
+    ALL_KERNELS,
     FORM_NAMES,
     RANS16_KERNELS,
+    RANS32_KERNELS,
     Instruction,
     architectures,
     cubin,
@@ -63,6 +70,20 @@ def decoding_loop(code: list[Instruction], form: int) -> list[Instruction]:
     return [code[i] for i in min(loops, key=len)]
 
 
+def rans32_loop(code: list[Instruction], unit_bytes: int) -> list[Instruction]:
+    width = {1: ".U8", 2: ".U16", 4: ".E", 8: ".E"}[unit_bytes]
+    stores = [
+        i
+        for i, found in enumerate(code)
+        if found.opcode.startswith("STG.E") and found.opcode.endswith(width)
+    ]
+    loops = [shortest_cycle(code, i) for i in stores]
+    # A symbol is found and its word taken: two votes, whether there are escapes among them.
+    loops = [path for path in loops if sum(code[i].opcode.startswith("VOTE") for i in path) >= 2]
+    assert loops, "no loop with a store of a unit"
+    return [code[i] for i in min(loops, key=len)]
+
+
 def measure(architecture: str) -> dict[str, dict[str, int]]:
     built = cubin(architecture)
     kernels = disassemble(built.path)
@@ -72,6 +93,12 @@ def measure(architecture: str) -> dict[str, dict[str, int]]:
             "registers": built.resources[name].registers,
         }
         for form, name in RANS16_KERNELS.items()
+    } | {
+        name.removeprefix("wcodec_"): {
+            "loop_instructions": len(rans32_loop(kernels[name], unit_bytes)),
+            "registers": built.resources[name].registers,
+        }
+        for unit_bytes, name in RANS32_KERNELS.items()
     }
 
 
@@ -81,7 +108,7 @@ def test_registers_and_spills(architecture):
     if architecture not in architectures():
         pytest.skip(f"nvcc {nvcc_release()} does not know {architecture}")
     resources = cubin(architecture).resources
-    assert set(RANS16_KERNELS.values()) | {"wcodec_copy_blocks"} == set(resources)
+    assert set(resources) == ALL_KERNELS
     for name, used in resources.items():
         assert (used.stack_bytes, used.spill_bytes) == (0, 0), name
         assert used.registers <= MAX_REGISTERS, name

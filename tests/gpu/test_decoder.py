@@ -22,6 +22,7 @@ from wcodec.cuda import decoder as decoder_module  # noqa: E402
 from wcodec.cuda import device as device_module  # noqa: E402
 from wcodec.cuda.decoder import Decoder  # noqa: E402
 from wcodec.decode import decode_budget  # noqa: E402
+from wcodec.dtypes import unit_bytes  # noqa: E402
 from wcodec.errors import CorruptError, DeviceError  # noqa: E402
 from wcodec.torch import lazy_state_dict, load_to_torch  # noqa: E402
 from wcodec.torch_tensors import typed  # noqa: E402
@@ -89,11 +90,15 @@ def kernels_of(path) -> set[str]:
     with Reader(path) as reader:
         for name in reader.layers:
             layer = reader.open_layer(name)
-            if layer.head.family in (batch.RAW, batch.RANS16) and not layer.head.row_groups:
-                for header in layer.headers:
-                    is_rans16 = header["coding"] == batch.RANS16
-                    form = batch.FORM_NAMES[int(header["form"])] if is_rans16 else ""
-                    found.add(f"wcodec_rans16_{form}" if form else "wcodec_copy_blocks")
+            if layer.head.family in (batch.SPATIAL, batch.LZ) or layer.head.row_groups:
+                continue
+            for header in layer.headers:
+                if header["coding"] == batch.RANS16:
+                    found.add(decoder_module.rans16_kernel(int(header["form"])))
+                elif header["coding"] == batch.RANS32:
+                    found.add(decoder_module.rans32_kernel(unit_bytes(layer.head.dtype)))
+                else:
+                    found.add(decoder_module.COPY_KERNEL)
     return found
 
 

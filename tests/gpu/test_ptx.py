@@ -12,22 +12,27 @@ import functools
 
 import numpy as np
 import pytest
-from support.cuda_toolkit import RANS16_KERNELS, kernel_ptx, nvcc
-from support.emulated_warp import CANARY, STREAM_DESCRIPTOR, Block, compiler
+from support.cuda_toolkit import RANS16_KERNELS, RANS32_KERNELS, kernel_ptx, nvcc
+from support.emulated_blocks import describe
+from support.emulated_warp import CANARY, STREAM_DESCRIPTOR, Block, aligned, compiler, run_rans32
 from support.ptx_interpreter import Memory, PtxKernel, PtxWarp
 from support.rans16_streams import FIELD_MAPS, FORMS, LANES, random_payload, random_table
+from support.rans32_blocks import random_block
+from support.spatial_blocks import whole
+
+from wcodec.codec import batch
 
 pytestmark = [
     pytest.mark.skipif(nvcc() is None, reason="no nvcc: not on PATH nor in $CUDA_HOME"),
     pytest.mark.skipif(compiler() is None, reason="no C++20 compiler: set CXX"),
 ]
 
-PAYLOAD, OUTPUT, STREAMS, STATUS = (0x7F00_0000_0000 + (i << 32) for i in range(4))
+PAYLOAD, OUTPUT, STREAMS, STATUS, PARAMETERS = (0x7F00_0000_0000 + (i << 32) for i in range(5))
 
 
 @functools.cache
-def kernel(form: int) -> PtxKernel:
-    return PtxKernel(kernel_ptx().read_text(), RANS16_KERNELS[form])
+def kernel(name: str) -> PtxKernel:
+    return PtxKernel(kernel_ptx().read_text(), name)
 
 
 def interpret(block: Block) -> tuple[bytes, list[int]]:
@@ -43,7 +48,7 @@ def interpret(block: Block) -> tuple[bytes, list[int]]:
     memory.add(STATUS, status, writable=True)
     assert streams.dtype == STREAM_DESCRIPTOR
     for cta in range(len(streams)):
-        PtxWarp(kernel(block.form), [STREAMS, STATUS], memory, cta).run()
+        PtxWarp(kernel(RANS16_KERNELS[block.form]), [STREAMS, STATUS], memory, cta).run()
     return block.collect(output), status.view("<u4").tolist()
 
 
@@ -90,3 +95,38 @@ def test_hostile_blocks(form):
         decoded, status = interpret(block)
         assert any(status)
         assert (decoded, status) == block.decode()
+
+
+@pytest.mark.parametrize("unit_bytes", RANS32_KERNELS)
+def test_rans32_blocks(unit_bytes):
+    """Sound ones and ones whose stream is noise, with and without rows apart."""
+    random = np.random.default_rng(unit_bytes)
+    for i, (rows, cols) in enumerate([(1, 200), (7, 21), (40, 3)]):
+        array, blocks = random_block(i, unit_bytes, rows, cols, escape=i > 0, n_tables=2)
+        data = aligned(len(blocks.data) + batch.READ_SLACK_BYTES)
+        data[: len(blocks.data)] = blocks.data
+        stride = cols * unit_bytes + i % 2 * 3
+        output = aligned(rows * stride)
+        descriptors = whole(array)
+        descriptors["row_stride"] = stride
+        described = describe(data, blocks.headers, batch.RANS32, descriptors, output, unit_bytes)
+        for is_sound in (True, False):
+            if not is_sound:
+                data[16 + int(described.rans32.view("<u4")[10]) :] = random.integers(0, 256)
+            output[:] = CANARY
+            expected = np.zeros(1, np.uint32)
+            run_rans32(unit_bytes, 1, described.rans32.ctypes.data, expected.ctypes.data)
+            found = np.full(len(output), CANARY, np.uint8)
+            record = described.rans32.view("<u8").copy()
+            record[[0, 1, 3]] = PAYLOAD, OUTPUT, PARAMETERS
+            status = np.full(4, 0xFF, np.uint8)
+            memory = Memory()
+            memory.add(PAYLOAD, data[16 : len(blocks.data)])
+            memory.add(OUTPUT, found, writable=True)
+            memory.add(STREAMS, np.frombuffer(record.tobytes(), np.uint8))
+            memory.add(STATUS, status, writable=True)
+            memory.add(PARAMETERS, described.parameters)
+            PtxWarp(kernel(RANS32_KERNELS[unit_bytes]), [STREAMS, STATUS], memory, 0).run()
+            assert status.view("<u4").tolist() == expected.tolist()
+            assert found.tobytes() == output.tobytes()
+            assert is_sound == (expected[0] == 0)

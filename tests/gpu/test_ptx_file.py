@@ -9,10 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.cuda_toolkit import RANS16_KERNELS, nvcc, nvcc_release
+from support.cuda_toolkit import ALL_KERNELS, nvcc, nvcc_release
 from support.emulated_warp import KERNELS, ROOT
 
-PTX = KERNELS / "rans16_kernels.ptx"
+PTX = KERNELS / "kernels.ptx"
 PINS = Path(__file__).with_name("kernel_counts.json")
 
 
@@ -20,7 +20,7 @@ def test_kernels_and_target():
     text = PTX.read_text()
     assert text.startswith(".version 7.4\n.target sm_80\n.address_size 64\n")
     found = re.findall(r"\.visible \.entry (\w+)", text)
-    assert sorted(found) == sorted([*RANS16_KERNELS.values(), "wcodec_copy_blocks"])
+    assert sorted(found) == sorted(ALL_KERNELS)
 
 
 @pytest.mark.skipif(nvcc() is None, reason="no nvcc: not on PATH nor in $CUDA_HOME")

@@ -35,6 +35,8 @@ FORM_NAMES = {
     14: "fp8_t5",
 }
 RANS16_KERNELS = {form: f"wcodec_rans16_{name}" for form, name in FORM_NAMES.items()}
+RANS32_KERNELS = {unit_bytes: f"wcodec_rans32_w{unit_bytes}" for unit_bytes in (1, 2, 4, 8)}
+ALL_KERNELS = {*RANS16_KERNELS.values(), *RANS32_KERNELS.values(), "wcodec_copy_blocks"}
 
 
 def _find(name: str, more: list[Path]) -> str | None:
@@ -77,7 +79,7 @@ def _folder() -> tempfile.TemporaryDirectory:
 @functools.cache
 def kernel_ptx() -> Path:
     target = Path(_folder().name) / "kernels.ptx"
-    source = KERNELS / "rans16_kernels.cu"
+    source = KERNELS / "kernels.cu"
     includes = [f"-I{path}" for path in INCLUDES]
     flags = ["-std=c++20", "-arch=compute_80", "-ptx"]
     _run([nvcc(), *flags, *includes, str(source), "-o", str(target)])

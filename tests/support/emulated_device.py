@@ -6,16 +6,20 @@ emulated warp. Like a GPU it does nothing before somebody waits for it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from support import emulated_warp
 
 from wcodec.codec import batch
+from wcodec.cuda.decoder import rans16_kernel, rans32_kernel
 from wcodec.cuda.device import kernel_names
 
 CANARY = 0xA5
-_FORMS = {f"wcodec_rans16_{name}": form for form, name in batch.FORM_NAMES.items()}
+_RUNS = {
+    rans16_kernel(form): partial(emulated_warp.run_streams, form) for form in batch.FORM_NAMES
+} | {rans32_kernel(w): partial(emulated_warp.run_rans32, w) for w in (1, 2, 4, 8)}
 
 
 class EmulatedDevice:
@@ -39,11 +43,9 @@ class EmulatedDevice:
     def launch(self, kernel: str, n_ctas: int, n_threads: int, *addresses: int) -> None:
         assert kernel in self.kernels
         self.launched.append(kernel)
-        if kernel in _FORMS:
+        if kernel in _RUNS:
             assert n_threads == 32
-            self._queue.append(
-                lambda: emulated_warp.run_streams(_FORMS[kernel], n_ctas, *addresses)
-            )
+            self._queue.append(lambda: _RUNS[kernel](n_ctas, *addresses))
         else:
             self._queue.append(lambda: emulated_warp.run_copies(n_ctas, n_threads, *addresses))
 

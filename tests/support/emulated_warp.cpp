@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The GPU decoder with its threads emulated on the host. As a shared library it offers
-// emulate_streams() and emulate_copy() to ctypes. With EMULATED_WARP_MAIN it is a program for the
-// sanitizers: it decodes the cases of its standard input, each from a payload and into an output of
-// its own, of exactly their sizes, and writes the statuses and the outputs.
+// emulate_streams(), emulate_rans32() and emulate_copy() to ctypes. With EMULATED_WARP_MAIN it is a
+// program for the sanitizers: it decodes the cases of its standard input, each from a payload and
+// into an output of its own, of exactly their sizes, and writes the statuses and the outputs.
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
 
 #include "copy_block.hpp"
 #include "rans16_warp.hpp"
+#include "rans32_warp.hpp"
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
@@ -42,11 +43,28 @@ constexpr Emulate EMULATE[wcodec::N_FORMS] = {
     emulate_stream<14>,
 };
 
+template <uint32_t UNIT_BYTES>
+uint32_t emulate_block(const wcodec::Rans32Descriptor& block) {
+    wcodec::Rans32Shared<UNIT_BYTES> shared;
+    std::memset(&shared, 0xA5, sizeof shared);
+    wcodec::Rans32Decoder<UNIT_BYTES> decoder(block, shared);
+    return decoder.decode();
+}
+
 }  // namespace
 
 EXPORTED void emulate_streams(uint32_t form, uint32_t n_streams,
                               const wcodec::StreamDescriptor* streams, uint32_t* status) {
     for (uint32_t i = 0; i < n_streams; ++i) status[i] = EMULATE[form](streams[i]);
+}
+
+EXPORTED void emulate_rans32(uint32_t unit_bytes, uint32_t n_blocks,
+                             const wcodec::Rans32Descriptor* blocks, uint32_t* status) {
+    const auto emulate = unit_bytes == 1   ? emulate_block<1>
+                         : unit_bytes == 2 ? emulate_block<2>
+                         : unit_bytes == 4 ? emulate_block<4>
+                                           : emulate_block<8>;
+    for (uint32_t i = 0; i < n_blocks; ++i) status[i] = emulate(blocks[i]);
 }
 
 EXPORTED void emulate_copy(const wcodec::CopyDescriptor* block, uint32_t n_threads) {
@@ -58,12 +76,15 @@ EXPORTED void emulate_copy(const wcodec::CopyDescriptor* block, uint32_t n_threa
 #if defined(EMULATED_WARP_MAIN)
 namespace {
 
-// A case: this, the descriptors (payload 0, output counted from output_offset), the payload.
-// Answered by the statuses and the whole output, which is 0xA5 where nothing was stored.
+// A case: this, the descriptors (payload and parameters 0, output counted from output_offset), the
+// payload, and for rans32 the parameters. Answered by the statuses and the whole output, which is
+// 0xA5 where nothing was stored.
 struct Case {
-    uint32_t form;
-    uint32_t n_streams;
+    uint32_t coding;
+    uint32_t kernel;  // the form of rans16, the unit_bytes of rans32
+    uint64_t n_descriptors;
     uint64_t payload_bytes;
+    uint64_t parameter_bytes;
     uint64_t output_bytes;
     uint64_t output_offset;  // from a multiple of 64
 };
@@ -72,30 +93,53 @@ void require(bool condition) {
     if (!condition) std::abort();
 }
 
+// Memory of exactly this size.
+uint8_t* allocate(uint64_t size, uint64_t alignment) {
+    void* memory = nullptr;
+    require(posix_memalign(&memory, alignment, size) == 0);
+    return static_cast<uint8_t*>(memory);
+}
+
+uint8_t* read(uint64_t size) {
+    uint8_t* const memory = allocate(size, 16);
+    require(std::fread(memory, 1, size, stdin) == size);
+    return memory;
+}
+
 }  // namespace
 
 int main() {
     Case c;
     while (std::fread(&c, sizeof c, 1, stdin) == 1) {
-        std::vector<wcodec::StreamDescriptor> streams(c.n_streams);
-        void* payload = nullptr;
-        void* output = nullptr;
-        require(posix_memalign(&payload, 16, c.payload_bytes) == 0);
-        require(posix_memalign(&output, 64, c.output_offset + c.output_bytes) == 0);
-        require(std::fread(streams.data(), sizeof streams[0], c.n_streams, stdin) == c.n_streams);
-        require(std::fread(payload, 1, c.payload_bytes, stdin) == c.payload_bytes);
-        uint8_t* const begin = static_cast<uint8_t*>(output) + c.output_offset;
+        const bool is_rans32 = c.coding == wcodec::CODING_RANS32;
+        uint8_t* const descriptors =
+            read(c.n_descriptors *
+                 (is_rans32 ? sizeof(wcodec::Rans32Descriptor) : sizeof(wcodec::StreamDescriptor)));
+        uint8_t* const payload = read(c.payload_bytes);
+        uint8_t* const parameters = read(c.parameter_bytes);
+        uint8_t* const output = allocate(c.output_offset + c.output_bytes, 64);
+        uint8_t* const begin = output + c.output_offset;
         std::memset(output, 0xA5, c.output_offset + c.output_bytes);
-        for (wcodec::StreamDescriptor& stream : streams) {
-            stream.payload = reinterpret_cast<uintptr_t>(payload);
-            stream.output += reinterpret_cast<uintptr_t>(begin);
+        const auto place = [&](auto& descriptor) {
+            descriptor.payload = reinterpret_cast<uintptr_t>(payload);
+            descriptor.output += reinterpret_cast<uintptr_t>(begin);
+        };
+        std::vector<uint32_t> status(c.n_descriptors);
+        if (is_rans32) {
+            auto* const blocks = reinterpret_cast<wcodec::Rans32Descriptor*>(descriptors);
+            for (uint64_t i = 0; i < c.n_descriptors; ++i) {
+                place(blocks[i]);
+                blocks[i].parameters += reinterpret_cast<uintptr_t>(parameters);
+            }
+            emulate_rans32(c.kernel, uint32_t(c.n_descriptors), blocks, status.data());
+        } else {
+            auto* const streams = reinterpret_cast<wcodec::StreamDescriptor*>(descriptors);
+            for (uint64_t i = 0; i < c.n_descriptors; ++i) place(streams[i]);
+            emulate_streams(c.kernel, uint32_t(c.n_descriptors), streams, status.data());
         }
-        std::vector<uint32_t> status(c.n_streams);
-        emulate_streams(c.form, c.n_streams, streams.data(), status.data());
-        std::fwrite(status.data(), sizeof status[0], c.n_streams, stdout);
+        std::fwrite(status.data(), sizeof status[0], c.n_descriptors, stdout);
         std::fwrite(begin, 1, c.output_bytes, stdout);
-        std::free(payload);
-        std::free(output);
+        for (uint8_t* memory : {descriptors, payload, parameters, output}) std::free(memory);
     }
     return 0;
 }

@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,14 @@ SOURCES = (
     Path(__file__).with_suffix(".cpp"),
     KERNELS / "copy_block.hpp",
     KERNELS / "rans16_warp.hpp",
+    KERNELS / "rans32_warp.hpp",
+    KERNELS / "token_warp.hpp",
     KERNELS / "warp.hpp",
     ROOT / "core" / "gpu_descriptors.hpp",
     ROOT / "core" / "stream_format.hpp",
 )
 CANARY = 0xA5
+RANS16, RANS32 = 2, 3  # codings
 
 # struct StreamDescriptor of rans16_warp.hpp
 STREAM_DESCRIPTOR = np.dtype(
@@ -208,9 +212,11 @@ def _build(name: str, flags: list[str]) -> Path:
 @functools.cache
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(_build("library", ["-O2", "-shared", "-fPIC", "-fvisibility=hidden"]))
-    library.emulate_streams.argtypes = [ctypes.c_uint32, ctypes.c_uint32] + 2 * [ctypes.c_void_p]
+    for decode in (library.emulate_streams, library.emulate_rans32):
+        decode.argtypes = [ctypes.c_uint32, ctypes.c_uint32] + 2 * [ctypes.c_void_p]
+        decode.restype = None
     library.emulate_copy.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
-    library.emulate_streams.restype = library.emulate_copy.restype = None
+    library.emulate_copy.restype = None
     return library
 
 
@@ -234,6 +240,11 @@ def aligned(size: int, offset: int = 0) -> np.ndarray:
 def run_streams(form: int, n_streams: int, streams: int, status: int) -> None:
     """Decode streams: addresses of their descriptors and of their statuses."""
     _library().emulate_streams(form, n_streams, streams, status)
+
+
+def run_rans32(unit_bytes: int, n_blocks: int, blocks: int, status: int) -> None:
+    """Decode rans32 blocks: addresses of their descriptors and of their statuses."""
+    _library().emulate_rans32(unit_bytes, n_blocks, blocks, status)
 
 
 def run_copies(n_blocks: int, n_threads: int, blocks: int) -> None:
@@ -323,23 +334,60 @@ def decode_blocks_sanitized(blocks: list[Block]) -> list[tuple[bytes, list[int]]
     cases = []
     for block in blocks:
         block.streams["payload"] = block.streams["output"] = 0
-        n_streams = len(block.streams)
-        cases.append(np.array([block.form, n_streams], "<u4").tobytes())
-        sizes = [len(block.payload), block.output_bytes, block.output_offset]
-        cases.append(np.array(sizes, "<u8").tobytes())
-        cases.append(block.streams.tobytes())
-        cases.append(block.payload)
-    result = subprocess.run([sanitized_program()], input=b"".join(cases), capture_output=True)
+        cases.append(
+            SanitizedCase(
+                RANS16,
+                block.form,
+                block.streams.tobytes(),
+                block.payload,
+                b"",
+                len(block.streams),
+                block.output_bytes,
+                block.output_offset,
+            )
+        )
+    answers = run_sanitized(cases)
+    return [
+        (block.collect(output), status)
+        for block, (output, status) in zip(blocks, answers, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class SanitizedCase:
+    """What struct Case of emulated_warp.cpp says; `kernel` is a form or unit_bytes."""
+
+    coding: int
+    kernel: int
+    descriptors: bytes
+    payload: bytes
+    parameters: bytes
+    n_descriptors: int
+    output_bytes: int
+    output_offset: int = 0
+
+    def pack(self) -> bytes:
+        sizes = [self.n_descriptors, len(self.payload), len(self.parameters)]
+        sizes += [self.output_bytes, self.output_offset]
+        head = np.array([self.coding, self.kernel], "<u4").tobytes()
+        head += np.array(sizes, "<u8").tobytes()
+        return head + self.descriptors + self.payload + self.parameters
+
+
+def run_sanitized(cases: list[SanitizedCase]) -> list[tuple[np.ndarray, list[int]]]:
+    """The output and the statuses of each case; a sanitizer's complaint is a RuntimeError."""
+    data = b"".join(case.pack() for case in cases)
+    result = subprocess.run([sanitized_program()], input=data, capture_output=True)
     if result.returncode != 0:
         raise RuntimeError(result.stderr.decode(errors="replace"))
     answers = []
     at = 0
-    for block in blocks:
-        status = np.frombuffer(result.stdout, "<u4", len(block.streams), at)
+    for case in cases:
+        status = np.frombuffer(result.stdout, "<u4", case.n_descriptors, at)
         at += status.nbytes
-        output = np.frombuffer(result.stdout, np.uint8, block.output_bytes, at)
+        output = np.frombuffer(result.stdout, np.uint8, case.output_bytes, at)
         at += output.nbytes
-        answers.append((block.collect(output), status.tolist()))
+        answers.append((output, status.tolist()))
     assert at == len(result.stdout)
     return answers
 

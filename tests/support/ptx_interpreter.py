@@ -219,7 +219,9 @@ class PtxWarp:
             return getattr(np, ufunc)(a, b)
         if name == "not":
             return ~a
-        if name in ("mul", "mad") and (opcode[1] == "lo" or opcode[1:] == ["wide", "u32"]):
+        if name in ("mul", "mad") and (
+            opcode[1] == "lo" or opcode[1:] in (["wide", "u32"], ["wide", "u16"])
+        ):
             return a * b + c
         if name in ("shl", "shr") and (name == "shl" or not kind.startswith("s")):
             shift = np.minimum(b, np.uint64(63))
@@ -248,6 +250,9 @@ class PtxWarp:
                 sign = np.where(chosen & np.uint64(0x80), byte, np.uint64(0))
                 result |= np.where(selector < 8, chosen, sign) << np.uint64(8 * i)
             return result
+        if opcode == ["bfi", "b64"]:  # a into b, at a place, so many bits
+            field = ((one << values[3]) - one) << c
+            return (b & ~field) | (a << c & field)
         if name == "lop3":
             table = values[3]
             result = _same(0)

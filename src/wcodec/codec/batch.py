@@ -236,6 +236,14 @@ def _concatenate(records: list[NDArray[np.void]]) -> NDArray[np.void]:
 
 # core/gpu_descriptors.hpp: filled in by the core, read by kernels.
 STREAM_DESCRIPTOR = np.dtype(f"V{_core.STREAM_DESCRIPTOR_BYTES}")
+RANS32_DESCRIPTOR = np.dtype(
+    {
+        "names": ["parameters"],
+        "formats": ["<u8"],
+        "offsets": [_core.RANS32_PARAMETERS_OFFSET],
+        "itemsize": _core.RANS32_DESCRIPTOR_BYTES,
+    }
+)
 COPY_DESCRIPTOR = np.dtype(f"V{_core.COPY_DESCRIPTOR_BYTES}")
 FORM_NAMES = {
     value: name.removeprefix("FORM_").lower()
@@ -246,14 +254,32 @@ FORM_NAMES = {
 
 @dataclass(frozen=True)
 class DeviceBlocks:
-    """What a GPU needs to decode some blocks: a descriptor, a form and the number of its block for
-    each rans16 stream; a descriptor for each raw or constant block.
+    """What a GPU needs to decode some blocks: a descriptor for each stream of rans16, with its
+    form, for each block of rans32, and for each raw or constant block; the numbers of the blocks
+    of streams and rans32; and the parameters of rans32, from whose beginning their addresses
+    count.
     """
 
     streams: NDArray[np.void]
     forms: NDArray[np.uint8]
-    numbers: NDArray[np.int64]
+    stream_numbers: NDArray[np.int64]
+    rans32: NDArray[np.void]
+    rans32_numbers: NDArray[np.int64]
+    parameters: Bytes
     copies: NDArray[np.void]
+
+
+def device_room(headers: NDArray[np.void], descriptors: NDArray[np.void]) -> NDArray[np.int64]:
+    """The most bytes that the descriptors and parameters of each block take."""
+    coding = headers["coding"]
+    rans32 = descriptors["rows"].astype(np.int64) + descriptors["cols"]
+    rans32 += _core.RANS32_PARAMETERS_BYTES + RANS32_DESCRIPTOR.itemsize
+    streams = headers["n_streams"].astype(np.int64) * STREAM_DESCRIPTOR.itemsize
+    copies = COPY_DESCRIPTOR.itemsize
+    room: NDArray[np.int64] = np.where(
+        coding == RANS16, streams, np.where(coding == RANS32, rans32, copies)
+    )
+    return room
 
 
 def describe_blocks(
@@ -268,18 +294,24 @@ def describe_blocks(
     layer: str,
     numbers: NDArray[np.int64],
 ) -> DeviceBlocks:
-    """Check raw, constant and rans16 blocks in all but their streams, for decoding on a GPU, where
-    the bytes of `blocks` (at a multiple of 16) and the matrix have these addresses.
+    """Check raw, constant, rans16 and rans32 blocks in all but their streams, for decoding on a
+    GPU, where the bytes of `blocks` (at a multiple of 16) and the matrix have these addresses.
 
     Raises CorruptError naming the block, by `numbers`, and the layer.
     """
     check_payload_sizes(blocks.headers, layer, numbers)
     placed = descriptors.copy()
     placed["data_offset"] = block_starts(blocks.headers)
-    n_streams = blocks.headers["n_streams"].astype(np.int64)
+    coding = blocks.headers["coding"]
+    n_streams = np.where(coding == RANS16, blocks.headers["n_streams"], 0).astype(np.int64)
+    is_rans32 = coding == RANS32
+    n_rans32 = int(is_rans32.sum())
     streams = np.zeros(int(n_streams.sum()), STREAM_DESCRIPTOR)
-    copies = np.zeros(int((n_streams == 0).sum()), COPY_DESCRIPTOR)
-    failures = _core.describe_blocks(
+    rans32 = np.zeros(n_rans32, RANS32_DESCRIPTOR)
+    copies = np.zeros(len(coding) - n_rans32 - int((coding == RANS16).sum()), COPY_DESCRIPTOR)
+    room = device_room(blocks.headers[is_rans32], descriptors[is_rans32]).sum()
+    parameters = np.empty(int(room), np.uint8)
+    parameter_bytes, failures = _core.describe_blocks(
         blocks.data,
         blocks.headers,
         family,
@@ -289,7 +321,9 @@ def describe_blocks(
         data_address,
         matrix_address,
         streams,
+        rans32,
         copies,
+        parameters,
     )
     if failures:
         block, status = failures[0]
@@ -298,12 +332,15 @@ def describe_blocks(
         streams,
         np.repeat(blocks.headers["form"], n_streams),
         np.repeat(numbers, n_streams),
+        rans32,
+        numbers[is_rans32],
+        parameters[:parameter_bytes],
         copies,
     )
 
 
 def stream_error(block: int, layer: str, status: int) -> CorruptError:
-    """The error of a stream whose status a GPU has written, which is not 0."""
+    """The error of a stream or block whose status a GPU has written, which is not 0."""
     states = status & _core.STREAM_STATUS_STATES
     return _failed(block, layer, _core.BAD_FINAL_STATE if states else _core.STREAM_NOT_CONSUMED)
 

@@ -9,8 +9,10 @@ copied.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,11 +32,12 @@ SLOT_BYTES = 64 << 20  # of the host and of the device, each: 384 MiB in all
 # Of a chunk: small enough that several reads are under way, and that it fits into a slot with the
 # descriptors of its blocks.
 CHUNK_BYTES = 8 << 20
-CHUNK_BLOCKS = 32 << 10
 MAX_STREAMS = 4
 READ_THREADS = 4
 ALIGNMENT = 256
-RANS16_THREADS = 32
+DESCRIPTOR_ALIGNMENT = 16
+SLACK_FOR_KERNELS = 32 * DESCRIPTOR_ALIGNMENT  # each may begin with a gap, and so may parameters
+WARP_THREADS = 32
 COPY_KERNEL, COPY_THREADS = "wcodec_copy_blocks", 256
 
 _Bytes = NDArray[np.uint8]
@@ -50,6 +53,7 @@ class _Chunk:
     target: torch.Tensor
     unit_bytes: int
     room: int  # in a slot: the blocks and slack, to a multiple of ALIGNMENT
+    more_room: int  # for descriptors and parameters, at most
 
 
 @dataclass
@@ -59,25 +63,46 @@ class _Slot:
     in_use: Event | None = None
     chunks: list[_Chunk] = field(default_factory=list)
     data_bytes: int = 0
-    descriptor_bytes: int = 0
+    more_bytes: int = 0
 
     def has_room(self, chunk: _Chunk) -> bool:
-        needed = self.data_bytes + chunk.room + self.descriptor_bytes + _descriptor_bytes(chunk)
+        needed = self.data_bytes + chunk.room + self.more_bytes + chunk.more_room
         return needed <= len(self.host)
 
     def add(self, chunk: _Chunk) -> None:
         self.chunks.append(chunk)
         self.data_bytes += chunk.room
-        self.descriptor_bytes += _descriptor_bytes(chunk)
+        self.more_bytes += chunk.more_room
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Descriptors of one chunk for a kernel: whose layer they are of, and the numbers of the
+    blocks, but for copies, which cannot fail.
+    """
+
+    descriptors: NDArray[np.void]
+    layer: str
+    numbers: NDArray[np.int64] | None
 
 
 @dataclass(frozen=True)
 class _Launched:
-    """Streams that were launched: their statuses, on the device, and which block each is of."""
+    """Streams and blocks that were launched: their statuses, on the device, and which block of
+    which layer each is of.
+    """
 
     status: torch.Tensor
-    numbers: NDArray[np.int64]
-    layers: NDArray[np.object_]
+    work: list[_Work]
+
+    def find(self, i: int) -> tuple[int, str]:
+        """The number and the layer of the block that status i is of."""
+        for work in self.work:
+            assert work.numbers is not None
+            if i < len(work.numbers):
+                return int(work.numbers[i]), work.layer
+            i -= len(work.numbers)
+        raise IndexError(i)
 
 
 class Decoder:
@@ -135,20 +160,20 @@ class Decoder:
             wrong = np.flatnonzero(status)
             if len(wrong):
                 i = int(wrong[0])
-                number, layer = int(launched.numbers[i]), launched.layers[i]
-                raise batch.stream_error(number, layer, int(status[i]))
+                raise batch.stream_error(*launched.find(i), int(status[i]))
         self._launched.clear()
 
     # ---- What goes where ----
 
     def _has_kernels(self, layer: Layer, grid: Grid) -> bool:
-        if grid.row_groups or layer.head.family not in (batch.RAW, batch.RANS16):
+        families = (batch.RAW, batch.RANS16, batch.RANS32)
+        if grid.row_groups or layer.head.family not in families:
             return False
         headers = layer.headers
         if headers["n_streams"].max(initial=0) > MAX_STREAMS:  # the host says what is wrong
             return False
         forms = np.unique(headers["form"][headers["coding"] == batch.RANS16])
-        return all(_kernel_of(form) in self._device.kernels for form in forms.tolist())
+        return all(rans16_kernel(form) in self._device.kernels for form in forms.tolist())
 
     def _decode_on_host(self, layer: Layer, target: torch.Tensor) -> None:
         start = 0
@@ -166,19 +191,27 @@ class Decoder:
     ) -> None:
         """Queue blocks, in chunks."""
         batch.check_payload_sizes(layer.headers[numbers], layer.head.name, numbers)
-        ends = np.cumsum(layer.offsets[numbers + 1] - layer.offsets[numbers])
+        sizes = layer.offsets[numbers + 1] - layer.offsets[numbers]
+        more = batch.device_room(layer.headers[numbers], descriptors)
+        ends = np.cumsum(sizes + more)
         first = begin = 0
         while first < len(numbers):
             last = int(np.searchsorted(ends, begin + CHUNK_BYTES, side="right"))
-            last = max(first + 1, min(last, first + CHUNK_BLOCKS))
-            size = int(ends[last - 1]) - begin
-            room = _align(size + batch.READ_SLACK_BYTES)
+            last = max(first + 1, last)
             part = slice(first, last)
-            chunk = _Chunk(layer, numbers[part], descriptors[part], target, unit_bytes, room)
+            chunk = _Chunk(
+                layer,
+                numbers[part],
+                descriptors[part],
+                target,
+                unit_bytes,
+                _align(int(sizes[part].sum()) + batch.READ_SLACK_BYTES),
+                int(more[part].sum()) + SLACK_FOR_KERNELS,
+            )
             if not self._slot().has_room(chunk):
                 self._flush()
             self._slot().add(chunk)
-            first, begin = last, begin + size
+            first, begin = last, int(ends[last - 1])
 
     # ---- The ring ----
 
@@ -201,54 +234,58 @@ class Decoder:
                 lambda chunk, place: _read(chunk, slot, place), slot.chunks, places[:-1]
             )
         )
-        launches = self._launches(slot, described)
-        self._device.upload(
-            slot.device[: slot.data_bytes + slot.descriptor_bytes],
-            slot.host[: slot.data_bytes + slot.descriptor_bytes],
-        )
-        for kernel, n_ctas, n_threads, addresses in launches:
-            self._device.launch(kernel, n_ctas, n_threads, *addresses)
+        self._launch(slot, described)
         slot.in_use = self._device.event()
         slot.chunks.clear()
-        slot.data_bytes = slot.descriptor_bytes = 0
+        slot.data_bytes = slot.more_bytes = 0
         self._turn = (self._turn + 1) % N_SLOTS
 
-    def _launches(
-        self, slot: _Slot, described: list[batch.DeviceBlocks]
-    ) -> list[tuple[str, int, int, tuple[int, ...]]]:
-        """Put all descriptors into the slot, behind the data; returns the kernels to launch."""
-        copies = np.concatenate([blocks.copies for blocks in described])
-        streams = np.concatenate([blocks.streams for blocks in described])
-        forms = np.concatenate([blocks.forms for blocks in described])
-        numbers = np.concatenate([blocks.numbers for blocks in described])
-        names = [chunk.layer.head.name for chunk in slot.chunks]
-        layers = np.repeat(
-            np.array(names, dtype=object), [len(blocks.streams) for blocks in described]
-        )
-        order = np.argsort(forms, kind="stable")
+    def _launch(self, slot: _Slot, described: list[batch.DeviceBlocks]) -> None:
+        """Put parameters and descriptors into the slot, behind the data, upload all, and launch
+        the kernels that these ask for.
+        """
         at = slot.data_bytes
-        host = slot.host.numpy()
-        first_stream = slot.device.data_ptr() + at
-        for part in (streams[order], copies):
-            data = part.view(np.uint8).reshape(-1)
-            host[at : at + len(data)] = data
-            at += len(data)
-        first_copy = first_stream + streams.nbytes
-        launches: list[tuple[str, int, int, tuple[int, ...]]] = []
-        if len(copies):
-            launches.append((COPY_KERNEL, len(copies), COPY_THREADS, (first_copy,)))
-        if len(streams):
-            status = self._device.empty(4 * len(streams))
-            self._launched.append(_Launched(status, numbers[order], layers[order]))
-            done = 0
-            for form, n in zip(*np.unique(forms, return_counts=True), strict=True):
-                addresses = (
-                    first_stream + done * batch.STREAM_DESCRIPTOR.itemsize,
-                    status.data_ptr() + 4 * done,
-                )
-                launches.append((_kernel_of(int(form)), int(n), RANS16_THREADS, addresses))
-                done += int(n)
-        return launches
+
+        def put(data: NDArray[Any]) -> int:
+            """Returns the address."""
+            nonlocal at
+            part = data.view(np.uint8).reshape(-1)
+            slot.host.numpy()[at : at + len(part)] = part
+            place: int = slot.device.data_ptr() + at
+            at += -(-len(part) // DESCRIPTOR_ALIGNMENT) * DESCRIPTOR_ALIGNMENT
+            return place
+
+        by_kernel: dict[str, list[_Work]] = {}
+        for chunk, blocks in zip(slot.chunks, described, strict=True):
+            blocks.rans32["parameters"] += np.uint64(put(blocks.parameters))
+            for kernel, work in _work(chunk, blocks):
+                by_kernel.setdefault(kernel, []).append(work)
+        launches = []
+        for kernel, parts in sorted(by_kernel.items()):
+            address = put(np.concatenate([part.descriptors.view(np.uint8) for part in parts]))
+            launches.append((kernel, parts, address))
+        self._device.upload(slot.device[:at], slot.host[:at])
+        for kernel, parts, address in launches:
+            n = sum(len(part.descriptors) for part in parts)
+            if kernel == COPY_KERNEL:
+                self._device.launch(kernel, n, COPY_THREADS, address)
+                continue
+            status = self._device.empty(4 * n)
+            self._launched.append(_Launched(status, parts))
+            self._device.launch(kernel, n, WARP_THREADS, address, status.data_ptr())
+
+
+def _work(chunk: _Chunk, blocks: batch.DeviceBlocks) -> Iterator[tuple[str, _Work]]:
+    """What is to be done for a chunk, by the name of the kernel."""
+    layer = chunk.layer.head.name
+    if len(blocks.copies):
+        yield COPY_KERNEL, _Work(blocks.copies, layer, None)
+    for form in np.unique(blocks.forms).tolist():
+        chosen = blocks.forms == form
+        work = _Work(blocks.streams[chosen], layer, blocks.stream_numbers[chosen])
+        yield rans16_kernel(form), work
+    if len(blocks.rans32):
+        yield rans32_kernel(chunk.unit_bytes), _Work(blocks.rans32, layer, blocks.rans32_numbers)
 
 
 def _read(chunk: _Chunk, slot: _Slot, place: int) -> batch.DeviceBlocks:
@@ -268,16 +305,14 @@ def _read(chunk: _Chunk, slot: _Slot, place: int) -> batch.DeviceBlocks:
     )
 
 
-def _kernel_of(form: int) -> str:
+def rans16_kernel(form: int) -> str:
+    """The name of the kernel of a form of rans16."""
     return f"wcodec_rans16_{batch.FORM_NAMES.get(form)}"
 
 
-def _descriptor_bytes(chunk: _Chunk) -> int:
-    n_streams = chunk.layer.headers["n_streams"][chunk.numbers]
-    return int(
-        n_streams.sum(dtype=np.int64) * batch.STREAM_DESCRIPTOR.itemsize
-        + (n_streams == 0).sum() * batch.COPY_DESCRIPTOR.itemsize
-    )
+def rans32_kernel(unit_bytes: int) -> str:
+    """The name of the kernel of rans32 for units of this size."""
+    return f"wcodec_rans32_w{unit_bytes}"
 
 
 def _align(size: int) -> int:

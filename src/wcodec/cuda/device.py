@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wcodec.cuda import driver
 from wcodec.errors import DeviceError
 
-PTX = Path(__file__).with_name("kernels") / "rans16_kernels.ptx"
+PTX = Path(__file__).with_name("kernels") / "kernels.ptx"
 MIN_CAPABILITY = (8, 0)
 
 

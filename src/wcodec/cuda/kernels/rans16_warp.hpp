@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The rans16 decoder of a warp (docs/format.md section 8): one warp decodes one stream of one
-// block. Compiled into the kernels of rans16_kernels.cu, and by the host compiler into their
+// block. Compiled into the kernels of kernels.cu, and by the host compiler into their
 // emulation for the tests.
 //
 // Thread t owns lanes 4 t to 4 t + 3 of every step, so the order of the lanes is the order of the
@@ -639,16 +639,7 @@ private:
 
     // Store a unit, whatever its address.
     WCODEC_INLINE void store_unit(uint32_t row, uint32_t column, uint32_t word) const {
-        uint8_t* const to = output() + row * stream_.row_stride + column * UNIT_BYTES;
-        if (reinterpret_cast<uintptr_t>(to) % UNIT_BYTES != 0) {
-            for (uint32_t i = 0; i < UNIT_BYTES; ++i) store(to + i, uint8_t(word >> 8 * i));
-        } else if constexpr (UNIT_BYTES == 1) {
-            store(to, uint8_t(word));
-        } else if constexpr (UNIT_BYTES == 2) {
-            store(to, uint16_t(word));
-        } else {
-            store(to, word);
-        }
+        store_any<UNIT_BYTES>(output() + row * stream_.row_stride + column * UNIT_BYTES, word);
     }
 
     WCODEC_INLINE void copy_tail() const {

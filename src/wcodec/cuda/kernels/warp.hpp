@@ -258,6 +258,28 @@ WCODEC_INLINE uint32_t word_at(const uint32_t (&words)[N], uint32_t offset) {
 #endif
 }
 
+// 16 bits of an array in shared memory, by their offset in bytes.
+template <uint32_t N>
+WCODEC_INLINE uint32_t word16_at(const Bytes16 (&pieces)[N], uint32_t offset) {
+#if WCODEC_ON_GPU
+    return *reinterpret_cast<const uint16_t*>(reinterpret_cast<const uint8_t*>(pieces) + offset);
+#else
+    assert(offset % 2 == 0 && offset / sizeof(Bytes16) < N);
+    uint16_t word;
+    std::memcpy(&word, reinterpret_cast<const uint8_t*>(pieces) + offset, sizeof word);
+    return word;
+#endif
+}
+
+// An element of an array in shared memory.
+template <class T, uint32_t N>
+WCODEC_INLINE T& element(T (&array)[N], uint32_t i) {
+#if !WCODEC_ON_GPU
+    assert(i < N);
+#endif
+    return array[i];
+}
+
 // Store to global memory, at an address that is a multiple of the size.
 template <class T>
 WCODEC_INLINE void store(uint8_t* to, T value) {
@@ -268,6 +290,20 @@ WCODEC_INLINE void store(uint8_t* to, T value) {
     assert(reinterpret_cast<uintptr_t>(to) % sizeof(T) == 0);
     std::memcpy(to, &value, sizeof value);
 #endif
+}
+
+// Store the low bytes of a word, whatever the address.
+template <uint32_t N_BYTES>
+WCODEC_INLINE void store_any(uint8_t* to, uint32_t word) {
+    if (reinterpret_cast<uintptr_t>(to) % N_BYTES != 0) {
+        for (uint32_t i = 0; i < N_BYTES; ++i) store(to + i, uint8_t(word >> 8 * i));
+    } else if constexpr (N_BYTES == 1) {
+        store(to, uint8_t(word));
+    } else if constexpr (N_BYTES == 2) {
+        store(to, uint16_t(word));
+    } else {
+        store(to, word);
+    }
 }
 
 }  // namespace wcodec

@@ -1,26 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The entry points of the GPU decoder: wcodec_rans16_FORM, a stream of that form for each CTA, and
-// wcodec_copy_blocks, a raw or constant block for each CTA. Descriptors, payloads and outputs are
-// in device memory; nothing is allocated and nothing waits for the host, so that launches can be
-// captured in a graph. status[i] gets the StreamStatus bits of streams[i]: 0 is good.
+// The entry points of the GPU decoder: wcodec_rans16_FORM, a stream of that form for each CTA,
+// wcodec_rans32_wN, a rans32 block of units of N bytes for each CTA, and wcodec_copy_blocks, a raw
+// or constant block for each CTA. Descriptors, payloads and outputs are in device memory; nothing
+// is allocated and nothing waits for the host, so that launches can be captured in a graph.
+// status[i] gets the STATUS_ bits of streams[i] or blocks[i]: 0 is good.
 //
 // A CTA is one warp. Then blockIdx, and with it the descriptor and every branch of the decoder, is
 // the same for all threads in the compiler's eyes too, and the hardware balances streams of
 // different length. 32 CTAs, the most a multiprocessor holds, are enough warps to keep it busy.
 #include "copy_block.hpp"
 #include "rans16_warp.hpp"
+#include "rans32_warp.hpp"
 
 namespace wcodec {
 
 // All of sm_75 to sm_120 can hold so many; at 64 registers or fewer 32 fit where the chip has room.
 constexpr uint32_t MIN_CTAS = 16;
+// Tables fill shared memory: an H200 has room for 13 of them.
+constexpr uint32_t RANS32_MIN_CTAS = 8;
 constexpr uint32_t COPY_THREADS = 256;
 
 template <uint32_t FORM>
 __device__ __forceinline__ void decode_stream(const StreamDescriptor* streams, uint32_t* status) {
     __shared__ WarpShared<FORM> shared;
     StreamDecoder<FORM> decoder(streams[blockIdx.x], shared);
+    const uint32_t result = decoder.decode();
+    if (threadIdx.x == 0) status[blockIdx.x] = result;
+}
+
+template <uint32_t UNIT_BYTES>
+__device__ __forceinline__ void decode_rans32(const Rans32Descriptor* blocks, uint32_t* status) {
+    __shared__ Rans32Shared<UNIT_BYTES> shared;
+    Rans32Decoder<UNIT_BYTES> decoder(blocks[blockIdx.x], shared);
     const uint32_t result = decoder.decode();
     if (threadIdx.x == 0) status[blockIdx.x] = result;
 }
@@ -47,6 +59,17 @@ WCODEC_RANS16_KERNEL(int8_t5, FORM_INT8_T5)
 WCODEC_RANS16_KERNEL(int8_t6, FORM_INT8_T6)
 WCODEC_RANS16_KERNEL(int8_t8, FORM_INT8_T8)
 WCODEC_RANS16_KERNEL(fp8_t5, FORM_FP8_T5)
+
+#define WCODEC_RANS32_KERNEL(name, unit_bytes)                                                  \
+    extern "C" __global__ void __launch_bounds__(wcodec::WARP_THREADS, wcodec::RANS32_MIN_CTAS) \
+        wcodec_rans32_##name(const wcodec::Rans32Descriptor* blocks, uint32_t* status) {        \
+        wcodec::decode_rans32<unit_bytes>(blocks, status);                                      \
+    }
+
+WCODEC_RANS32_KERNEL(w1, 1)
+WCODEC_RANS32_KERNEL(w2, 2)
+WCODEC_RANS32_KERNEL(w4, 4)
+WCODEC_RANS32_KERNEL(w8, 8)
 
 extern "C" __global__ void __launch_bounds__(wcodec::COPY_THREADS)
     wcodec_copy_blocks(const wcodec::CopyDescriptor* blocks) {
