@@ -19,8 +19,8 @@ from wcodec.limits import ReadLimits
 from wcodec.progress import Counter, Progress, watching
 
 
-def info(path: Path, *, limits: ReadLimits | None = None) -> dict[str, Any]:
-    """Describe a wcodec file or directory without reading its layers.
+def info(path: Path, *, codings: bool = False, limits: ReadLimits | None = None) -> dict[str, Any]:
+    """Describe a wcodec file or directory without reading its layers, but for `codings`.
 
     Returns `path`, `format_version`, `wcodec_version`, `model_name`, `metadata`, `options`,
     `source` ("safetensors" or None), `file_bytes`, `data_bytes` (decoded), `compression_ratio` (of
@@ -30,16 +30,27 @@ def info(path: Path, *, limits: ReadLimits | None = None) -> dict[str, Any]:
     `dtypes` sums up the layers of each dtype: `dtype`, `n_layers`, `n_weights`, `data_bytes`,
     `bytes`, `bits_per_weight`.
 
+    With `codings` a layer also has `blocks`, a dict each coding and form of its blocks: `coding`,
+    `form`, `n_blocks` and `bytes`; and `estimates`, a dict each coding, the smallest first:
+    `coding` and `bytes`. An estimate is what the encoder makes of the first half MiB or so, for the
+    size of the layer, at the file's level; it is what codings are chosen by, but for what the level
+    does not try. The beginning of each layer is decoded for that.
+
     Of a directory: `path`, `file_bytes`, `data_bytes`, `compression_ratio`, `n_layers` and `dtypes`
     of all its shards, and `files`, what was said above about each.
 
     Raises what decode_checkpoint raises.
     """
     if os.path.isdir(path):
-        return _directory_info(os.fspath(path), limits)
+        return _directory_info(os.fspath(path), codings, limits)
     with Reader(path, limits=limits or ReadLimits()) as reader:
         metadata = reader.metadata
         layers = [describe(entry) for entry in reader.layers.values()]
+        if codings:
+            from wcodec.codings import codings_of
+
+            for layer in layers:
+                layer |= codings_of(reader, layer["name"])
         data_bytes = sum(layer["data_bytes"] for layer in layers)
         return {
             "path": os.fspath(path),
@@ -58,9 +69,9 @@ def info(path: Path, *, limits: ReadLimits | None = None) -> dict[str, Any]:
         }
 
 
-def _directory_info(path: str, limits: ReadLimits | None) -> dict[str, Any]:
+def _directory_info(path: str, codings: bool, limits: ReadLimits | None) -> dict[str, Any]:
     plan = _sound_plan(path, limits)
-    files = [info(join(path, item.source), limits=limits) for item in plan.shards]
+    files = [info(join(path, item.source), codings=codings, limits=limits) for item in plan.shards]
     file_bytes = sum(file["file_bytes"] for file in files)
     data_bytes = sum(file["data_bytes"] for file in files)
     return {

@@ -4,6 +4,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -181,6 +182,28 @@ def test_info_in_order_and_in_part(model, tmp_path):
     assert names("--sort", "name", "--filter", "t*d", "--filter", "scale") == ["scale", "tied"]
     assert "6 layers" in run("info", path, "--filter", "nothing").stdout
     check_fails(run("info", path, "--sort", "age"), 2, "age")
+
+
+def test_info_of_codings(model, tmp_path):
+    run("encode", model)
+    path = tmp_path / "model.wcodec"
+    table = run("info", path, "--codings").stdout
+    assert "runner-up, estimated" in table.splitlines()[2]
+    assert re.search("weight +F32 +400x300 +rans16 +1 fp32_e8m1 +rans32 [0-9]+ ", table)
+    plain = json.loads(run("info", path, "--json").stdout)
+    found = json.loads(run("info", path, "--codings", "--json").stdout)
+    assert plain.keys() == found.keys()
+    for before, layer in zip(plain["layers"], found["layers"], strict=True):
+        assert layer.keys() - before.keys() == {"blocks", "estimates"}
+        assert sum(block["n_blocks"] for block in layer["blocks"]) == layer["n_blocks"]
+        assert sum(block["bytes"] for block in layer["blocks"]) < layer["bytes"]
+        sizes = {estimate["coding"]: estimate["bytes"] for estimate in layer["estimates"]}
+        assert list(sizes.values()) == sorted(sizes.values())
+        if layer["family"] == "rans16":
+            assert sizes.keys() == {"rans16", "rans32", "lz", "raw"}
+            # Of so small a layer they are exact.
+            (block,) = layer["blocks"]
+            assert 0 <= block["bytes"] - 16 - sizes["rans16"] < 16
 
 
 def test_info_of_many_layers_is_quick(tmp_path):

@@ -74,7 +74,8 @@ ALLOWED = {
     "comparing": DECODE | {"decode", "layers"},
     "editing": DECODE | {"decode", "encode", "layers", "sources"},
     "recovery": DECODE | {"decode", "editing"},
-    "inspection": CONTAINER | CODEC | {"checkpoint", "decode", "progress"},
+    "codings": DECODE | {"decode"},
+    "inspection": CONTAINER | CODEC | {"checkpoint", "codings", "decode", "progress"},
     "cuda": WINDOWS | {"cuda", "slices"},
 }
 

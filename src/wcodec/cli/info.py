@@ -25,24 +25,32 @@ from wcodec.cli import common, layer_table
     metavar="PATTERN",
     help="Only layers whose name matches, as in '*.mlp.*'; repeatable.",
 )
+@click.option(
+    "--codings",
+    is_flag=True,
+    help="Also say which codings the blocks of each layer have, and estimate what the best other "
+    "coding would take; decodes the beginning of each layer.",
+)
 @common.json_option
-def command(input: str, order: str | None, patterns: tuple[str, ...], as_json: bool) -> None:
+def command(
+    input: str, order: str | None, patterns: tuple[str, ...], codings: bool, as_json: bool
+) -> None:
     """Show what is in a wcodec file or directory: its layers as a tree, their codings and sizes.
 
-    Reads headers and indexes only. Totals are those of the whole file.
+    Reads headers and indexes only, but for --codings. Totals are those of the whole file.
     """
     from wcodec.inspection import info
 
-    found = info(input)
+    found = info(input, codings=codings)
     for file in found.get("files", [found]):
         file["layers"] = layer_table.select(file["layers"], patterns, order)
     if as_json:
         common.print_json(found)
     else:
-        click.echo("\n".join(_lines(found, order is not None)))
+        click.echo("\n".join(_lines(found, order is not None, codings)))
 
 
-def _lines(found: dict[str, Any], flat: bool) -> list[str]:
+def _lines(found: dict[str, Any], flat: bool, codings: bool) -> list[str]:
     lines = []
     for file in found.get("files", [found]):
         name = f" ({common.printable(file['model_name'])})" if file["model_name"] else ""
@@ -50,9 +58,8 @@ def _lines(found: dict[str, Any], flat: bool) -> list[str]:
         lines.append(f"{path}{name}: format {file['format_version']}, {_totals(file)}")
         if file["layers"]:
             lines.append("")
-            lines.extend(
-                (layer_table.list_lines if flat else layer_table.tree_lines)(file["layers"])
-            )
+            table = layer_table.list_lines if flat else layer_table.tree_lines
+            lines.extend(table(file["layers"], codings))
             lines.append("")
     if "files" in found:
         path = common.printable(found["path"])

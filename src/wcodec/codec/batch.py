@@ -250,6 +250,19 @@ FORM_NAMES = {
     for name, value in vars(_core).items()
     if name.startswith("FORM_")
 }
+_OTHER_FORMS = {
+    RANS32: ("sign coded", "sign raw"),
+    SPATIAL: ("signed", "unsigned", "float"),
+    LZ: ("plain", "shuffled"),
+}
+
+
+def form_name(coding: int, form: int) -> str:
+    """The name of a form of a coding; empty where a coding has but one."""
+    if coding == RANS16:
+        return FORM_NAMES.get(form, str(form))
+    names = _OTHER_FORMS.get(coding, ("",))
+    return names[form] if form < len(names) else str(form)
 
 
 @dataclass(frozen=True)

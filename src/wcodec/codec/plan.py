@@ -76,6 +76,28 @@ def plan_layer(
     return replace(best, zstd_level=MAX_ZSTD_LEVEL) if slow else best
 
 
+def estimate_codings(
+    dtype: str,
+    shape: tuple[int, ...],
+    data_bytes: int,
+    sample: NDArray[np.uint8],
+    level: str,
+    block_elements: int,
+    spatial: SpatialOptions,
+) -> dict[int, int]:
+    """Bytes of the payloads of a layer that has data, by coding, raw among them: what a trial makes
+    of its first TRIAL_BYTES, for its size. Takes what plan_layer() does, and tries codings that the
+    level leaves out, too.
+    """
+    thorough = level == "max"
+    layer = _Layer(dtype, shape, data_bytes, sample, thorough, block_elements, spatial)
+    found = {batch.RAW: data_bytes}
+    for plan in layer.candidates(every=True):
+        size = trial_share(plan, sample[:TRIAL_BYTES]) * data_bytes // TRIAL_SHARE_UNIT
+        found[plan.family] = min(size, found.get(plan.family, size))
+    return found
+
+
 @dataclass(frozen=True)
 class _Layer:
     """A layer that has data, as plan_layer() is given it, and the plans that may suit it."""
@@ -88,15 +110,18 @@ class _Layer:
     block_elements: int
     spatial: SpatialOptions
 
-    def candidates(self) -> Iterator[Plan]:
-        """The plans to try, those that decode faster first; a single one needs no trial."""
+    def candidates(self, every: bool = False) -> Iterator[Plan]:
+        """The plans to try, those that decode faster first; a single one needs no trial. `every`:
+        those of other levels too.
+        """
+        fast = every or not self.thorough
         views = [self.dtype] if self.dtype != "C64" else []
         views += [PARTS[self.dtype]] if self.dtype in PARTS else []
-        if not self.thorough and views[-1] in FORM_SETS:
+        if fast and views[-1] in FORM_SETS:
             yield self._rans16(views[-1], FORM_SETS[views[-1]])
-            if self.dtype in FORM_SETS:
+            if self.dtype in FORM_SETS and not every:
                 return
-        elif not self.thorough and unit_bytes(views[-1]) == 1:
+        elif fast and unit_bytes(views[-1]) == 1:
             is_fp8 = views[-1] in FP8_DTYPES
             yield self._rans16(views[-1], batch.FP8_FORMS if is_fp8 else batch.INT8_FORMS)
         yield from self._lz(unit_bytes(self.dtype))
