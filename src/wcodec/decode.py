@@ -43,16 +43,16 @@ from wcodec.dtypes import bits, numpy_dtype
 from wcodec.errors import CorruptError, DeviceError, LimitError
 from wcodec.limits import ReadLimits
 from wcodec.memory import Budget, budget
+from wcodec.overlap import Buffers, write_behind
 from wcodec.progress import Counter, Progress, say, size_change, watching
 from wcodec.publication import publish
-from wcodec.runs import RunDecoder, group_runs, is_small
+from wcodec.runs import decode_layers, decode_runs
 from wcodec.safetensors_file import TensorEntry, canonical_header, parse_header
 from wcodec.windows import decode_windows
 
 if TYPE_CHECKING:
     from wcodec.cuda.device import Device
 
-ARRAY_ALIGNMENT = batch.STREAMING_ALIGNMENT
 DEVICE_BYTES = 256 << 20  # of layers that a GPU decodes before they are written to a file
 KEPT_BYTES = 16 << 20  # a decompressed block of coding lz, and once more unshuffled
 
@@ -162,7 +162,11 @@ def _decode_file(
             if resume and os.path.isfile(output):
                 with contextlib.suppress(DiffersError), Comparison(os.fspath(output)) as comparison:
                     return write_safetensors(reader, comparison, options, progress)
-        with publish(output, force=True) as file:
+        overlap = options.budget.overlap
+        with (
+            publish(output, force=True) as published,
+            write_behind(published, behind=overlap) as file,
+        ):
             return write_safetensors(reader, file, options, progress)
 
 
@@ -246,26 +250,12 @@ def _decode_arrays(
     counter = Counter(progress, _total_bytes(reader))
     arrays: dict[str, NDArray[Any]] = {}
     if isinstance(reader, SequentialReader):
-        for next_layer in reader:
-            name = next_layer.head.name
-            arrays[name] = _decode_array(next_layer, arrays, options, counter)
-        return arrays
-    decoder = RunDecoder(reader, options.budget)
-    for run in group_runs(reader.layers.values(), options.budget):
-        if not is_small(run[0], options.budget):
-            layer = reader.open_layer(run[0].name)
+        for layer in reader:
             arrays[layer.head.name] = _decode_array(layer, arrays, options, counter)
-            continue
-        # Small arrays share memory: what is new to the process costs more than decoding.
-        sizes = [-(-entry.data_bytes // ARRAY_ALIGNMENT) * ARRAY_ALIGNMENT for entry in run]
-        *starts, size = np.cumsum([0, *sizes]).tolist()
-        memory = batch.aligned_empty(size)
-        decoder.decode(decoder.read(run), starts, memory)
-        for entry, start in zip(run, starts, strict=True):
-            _say_layer(entry, options)
-            data = memory[start : start + entry.data_bytes]
-            arrays[entry.name] = as_array(data, entry.dtype, entry.shape)
-            counter.add(len(data))
+        return arrays
+    for entry, data in decode_layers(reader, options.budget, counter.add):
+        _say_layer(entry, options)
+        arrays[entry.name] = as_array(data, entry.dtype, entry.shape)
     if options.dequantize:
         _dequantise_arrays(arrays, reader)
     return arrays
@@ -335,12 +325,14 @@ def _dequantise_arrays(arrays: dict[str, NDArray[Any]], reader: Reader) -> None:
 
 
 def _decode_array(
-    layer: Layer | SequentialLayer,
+    layer: SequentialLayer,
     arrays: dict[str, NDArray[Any]],
     options: DecodeOptions,
     counter: Counter,
 ) -> NDArray[Any]:
-    """The array of one layer; a reference has a copy of its target's, which is in `arrays`."""
+    """The array of a layer that a pipe gives; a reference has a copy of its target's, which is in
+    `arrays`.
+    """
     head = layer.head
     _say_layer(head, options)
     if head.kind == KIND_REFERENCE:
@@ -420,7 +412,7 @@ def _data_in_order(
     reader: Reader | SequentialReader, tensors: list[TensorEntry], options: DecodeOptions
 ) -> Iterator[NDArray[np.uint8]]:
     """The bytes of all layers, in the order of a safetensors header that must name exactly them;
-    each piece is valid until the next.
+    each piece is valid until budget.n_buffers more are asked for.
 
     A canonical header may have another order than the file, a source's header not.
     """
@@ -438,19 +430,14 @@ def _data_in_order(
     if gpu is not None:
         yield from _data_from_device(reader, entries, options, gpu)
         return
-    decoder = RunDecoder(reader, options.budget)
-    memory = batch.aligned_empty(0)
-    for run in group_runs(entries, options.budget):
-        if not is_small(run[0], options.budget):
+    buffers = Buffers(options.budget.n_buffers, batch.aligned_empty)
+    for run, starts, data in decode_runs(reader, entries, options.budget, buffers.take, 1):
+        if data is None:
             yield from _windows_of(reader, reader.open_layer(run[0].name), options)
             continue
-        *starts, size = np.cumsum([0, *(entry.data_bytes for entry in run)]).tolist()
-        if len(memory) < size:
-            memory = batch.aligned_empty(size)
-        decoder.decode(decoder.read(run), starts, memory[:size])
         for entry in run:
             _say_layer(entry, options)
-        yield memory[:size]
+        yield data[: starts[-1] + run[-1].data_bytes]
 
 
 def _data_from_device(
@@ -482,7 +469,7 @@ def _dequantised_in_order(
     options: DecodeOptions,
 ) -> Iterator[NDArray[np.uint8]]:
     """The bytes of the tensors of a canonical header, floats for quantised layers; each piece is
-    valid until the next.
+    valid until budget.n_buffers more are asked for.
     """
     for tensor in tensors:
         windows = _windows_of(reader, reader.open_layer(tensor.name), options)

@@ -43,6 +43,7 @@ from wcodec.dtypes import bits, data_bits
 from wcodec.errors import FormatError
 from wcodec.limits import ReadLimits
 from wcodec.memory import MIN_WINDOW_BYTES, Budget, budget
+from wcodec.overlap import write_behind
 from wcodec.progress import Counter, Progress, say, size_change, watching
 from wcodec.publication import publish
 from wcodec.quantise import QUANT_TYPES, is_quantisable, metadata_of, quantise
@@ -256,7 +257,9 @@ def _encode_file(
                     sizes = os.path.getsize(input), os.path.getsize(path)
                     return _statistics([], *sizes, time.perf_counter() - started, request.verbose)
             source = stack.enter_context(open_source(input))
-            target = stack.enter_context(publish(path, force=True))
+            overlap = request.options.budget.overlap
+            published = stack.enter_context(publish(path, force=True))
+            target = stack.enter_context(write_behind(published, behind=overlap))
         else:
             source = stack.enter_context(open_source(input))
         to_encode, metadata = request.quantise(source)

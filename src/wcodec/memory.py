@@ -20,17 +20,26 @@ THREAD_BYTES = 3 << 20  # scratch of the core for blocks of the default size
 @dataclass(frozen=True)
 class Budget:
     """What a run may use: `threads`, and windows of about `window_bytes`, at most
-    `max_window_bytes` where a layer has blocks that cannot be parted.
+    `max_window_bytes` where a layer has blocks that cannot be parted; `overlap` says whether there
+    is room for two windows at once.
     """
 
     threads: int
     window_bytes: int
     max_window_bytes: int | None
+    overlap: bool
+
+    @property
+    def n_buffers(self) -> int:
+        """Of each memory for windows: with `overlap` the next is read and the last is written
+        meanwhile.
+        """
+        return 2 if self.overlap else 1
 
     def check(self, layer: str, window_bytes: int) -> None:
         """Raise ValueError if a window of this layer does not fit into the memory allowed."""
         if self.max_window_bytes is not None and window_bytes > self.max_window_bytes:
-            more = N_WINDOWS * (window_bytes - self.max_window_bytes)
+            more = self.n_buffers * N_WINDOWS * (window_bytes - self.max_window_bytes)
             raise ValueError(
                 f"layer {layer!r:.200}: can only be worked through in pieces of {window_bytes} "
                 f"bytes, which needs {more} bytes more of max_memory"
@@ -50,5 +59,6 @@ def budget(threads: int, max_memory: int | None, kept_bytes: int) -> Budget:
         smallest = FIXED_BYTES + kept_bytes + THREAD_BYTES + least
         raise ValueError(f"max_memory is {total} bytes, expected at least {smallest}")
     threads = min(threads, (free - least) // THREAD_BYTES)
-    room = (free - threads * THREAD_BYTES) // N_WINDOWS
-    return Budget(threads, min(WINDOW_BYTES, room), None if max_memory is None else room)
+    overlap = total >= DEFAULT_MAX_MEMORY
+    room = (free - threads * THREAD_BYTES) // (N_WINDOWS * (1 + overlap))
+    return Budget(threads, min(WINDOW_BYTES, room), None if max_memory is None else room, overlap)

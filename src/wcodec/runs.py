@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of small layers, decoded many at once: one read, one call of the core, all blocks in flight.
+"""The layers of a file in order. Small ones come in runs, decoded many at once: one read, one call
+of the core, all blocks in flight.
 
 A layer costs some 100 microseconds alone, more than decoding 100 KB, and few have enough blocks for
-all threads.
+all threads. One run is read while the one before it is decoded.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +21,56 @@ from wcodec.codec.layout import Grid
 from wcodec.container import IndexEntry, Layer, Reader
 from wcodec.container.constants import align
 from wcodec.memory import Budget
+from wcodec.overlap import read_ahead
 from wcodec.windows import decode_windows, grid_of
+
+ARRAY_ALIGNMENT = batch.STREAMING_ALIGNMENT
+
+
+def decode_layers(
+    reader: Reader, budget: Budget, decoded: Callable[[int], None] = lambda n_bytes: None
+) -> Iterator[tuple[IndexEntry, NDArray[np.uint8]]]:
+    """All layers in order, with their bytes in new memory, which small ones share: what is new to
+    the process costs more than decoding. `decoded` is told how many bytes have been decoded.
+    """
+    runs = decode_runs(reader, reader.layers.values(), budget, batch.aligned_empty, ARRAY_ALIGNMENT)
+    for run, starts, memory in runs:
+        if memory is None:
+            data = batch.aligned_empty(run[0].data_bytes)
+            layer = reader.open_layer(reader.resolve(run[0].name).name)
+            for window in decode_windows(layer, budget, data):
+                decoded(len(window))
+            yield run[0], data
+            continue
+        for entry, start in zip(run, starts, strict=True):
+            decoded(entry.data_bytes)
+            yield entry, memory[start : start + entry.data_bytes]
+
+
+def decode_runs(
+    reader: Reader,
+    entries: Iterable[IndexEntry],
+    budget: Budget,
+    allocate: Callable[[int], NDArray[np.uint8]],
+    alignment: int,
+) -> Iterator[tuple[list[IndexEntry], list[int], NDArray[np.uint8] | None]]:
+    """Yield each run of these layers with the starts of its layers in the memory that they are
+    decoded into, `allocate`d anew; without memory for a reference or a layer too large for a run,
+    which is left to the caller.
+    """
+    decoder = RunDecoder(reader, budget)
+
+    def read(run: list[IndexEntry]) -> tuple[list[IndexEntry], ReadRun | None]:
+        return run, decoder.read(run) if is_small(run[0], budget) else None
+
+    for run, content in read_ahead(group_runs(entries, budget), read, ahead=budget.overlap):
+        sizes = [align(entry.data_bytes, alignment) for entry in run]
+        *starts, size = accumulate(sizes, initial=0)
+        memory = None
+        if content is not None:
+            memory = allocate(size)
+            decoder.decode(content, starts, memory)
+        yield run, starts, memory
 
 
 def group_runs(entries: Iterable[IndexEntry], budget: Budget) -> Iterator[list[IndexEntry]]:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from wcodec import strict_json
 from wcodec.dtypes import DTYPES, MAX_U64, data_bits, overflows
 from wcodec.errors import CorruptError, LimitError, TruncatedError
+from wcodec.overlap import will_need
 
 LENGTH_BYTES = 8  # the size of the header, before it
 MAX_HEADER_BYTES = 100_000_000  # as in safetensors
@@ -140,6 +141,10 @@ class SafetensorsFile:
                 f"bytes {start} to {start + len(out)} of {self.data_bytes} in {self._path}"
             )
         self._pread(self._data_offset + start, out.data)
+
+    def will_need(self, start: int, size: int) -> None:
+        """Say that these bytes of the data part, as far as there are so many, are read next."""
+        will_need(self._file.fileno(), self._data_offset + start, size)
 
     def check_unchanged(self) -> None:
         """Raise CorruptError if the file was written to since it was opened: size or time."""

@@ -51,6 +51,8 @@ class FileTensor:
 
     def read_into(self, start: int, out: NDArray[np.uint8]) -> None:
         self._file.read_into(self._start + start, out)
+        if isinstance(self._file, SafetensorsFile):  # a window or a tensor like it comes next
+            self._file.will_need(self._start + start + len(out), len(out))
 
 
 class ArrayTensor:

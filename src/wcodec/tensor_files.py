@@ -11,9 +11,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import zip_longest
 from math import prod
 from typing import Any, Protocol
 
@@ -23,13 +21,13 @@ from numpy.typing import NDArray
 from wcodec import inspection
 from wcodec.checkpoint import check_model_index, model_files
 from wcodec.codec import batch
-from wcodec.container import IndexEntry, Reader
+from wcodec.container import Reader
 from wcodec.container.source import Source
-from wcodec.decode import ARRAY_ALIGNMENT, as_array
+from wcodec.decode import as_array
 from wcodec.errors import FormatError
 from wcodec.limits import ReadLimits
 from wcodec.memory import Budget
-from wcodec.runs import ReadRun, RunDecoder, group_runs, is_small
+from wcodec.runs import decode_layers
 from wcodec.safetensors_file import NamedTensor, SafetensorsFile, TensorEntry, parse_header
 from wcodec.slices import Positions, decode_selection
 from wcodec.windows import decode_windows
@@ -81,36 +79,10 @@ class _WcodecFile:
         return data
 
     def read_all(self) -> Iterator[tuple[str, _Bytes]]:
-        """All tensors in order; small ones share memory, since what is new to the process costs
-        more than decoding. One run is read while the one before it is decoded.
-        """
-        decoder = RunDecoder(self.reader, self._budget)
-        runs = list(group_runs(self.reader.layers.values(), self._budget))
-        with ThreadPoolExecutor(1, "wcodec-read") as reading:
-
-            def start(run: list[IndexEntry] | None) -> Future[ReadRun] | None:
-                if run is None or not is_small(run[0], self._budget):
-                    return None
-                return reading.submit(decoder.read, run)
-
-            following = start(runs[0]) if runs else None
-            for run, ahead in zip_longest(runs, runs[1:]):
-                read, following = following, start(ahead)
-                yield from self._decode_run(decoder, run, read)
-
-    def _decode_run(
-        self, decoder: RunDecoder, run: list[IndexEntry], read: Future[ReadRun] | None
-    ) -> Iterator[tuple[str, _Bytes]]:
-        if read is None:
-            yield run[0].name, self.read(run[0].name)
-            return
-        sizes = [-(-entry.data_bytes // ARRAY_ALIGNMENT) * ARRAY_ALIGNMENT for entry in run]
-        *starts, size = np.cumsum([0, *sizes]).tolist()
-        memory = batch.aligned_empty(size)
-        decoder.decode(read.result(), starts, memory)
-        self._count(sum(entry.n_blocks for entry in run))
-        for entry, start in zip(run, starts, strict=True):
-            yield entry.name, memory[start : start + entry.data_bytes]
+        """All tensors in order; small ones share memory."""
+        for entry, data in decode_layers(self.reader, self._budget):
+            self._count(self.reader.resolve(entry.name).n_blocks)
+            yield entry.name, data
 
     def read_selection(self, name: str, positions: Sequence[Positions]) -> _Bytes:
         layer = self.reader.open_layer(self.reader.resolve(name).name)

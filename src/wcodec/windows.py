@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wcodec.codec import batch
-from wcodec.codec.layout import Grid, matrix_shape
+from wcodec.codec.layout import Grid, Window, matrix_shape
 from wcodec.container import Layer, LayerHead, SequentialLayer
+from wcodec.container.blocks import allocate
 from wcodec.memory import Budget
+from wcodec.overlap import Buffers, read_ahead
 
 
 def decode_windows(
@@ -20,47 +23,78 @@ def decode_windows(
     """Decode a stored layer window by window and yield the bytes of each, in order.
 
     With `out`, an array of data_bytes, windows are decoded into their places in it; else each is
-    valid until the next. Raises ValueError for a layer whose windows the budget does not allow.
+    valid until budget.n_buffers more are asked for. The blocks of one window of a file are read
+    while the one before is decoded, if the budget allows that. Raises ValueError for a layer whose
+    windows it does not allow.
     """
     head = layer.head
-    grid = grid_of(head)
-    scratch = batch.aligned_empty(0)
-    first_block = 0
-    for window in grid.windows(budget.window_bytes):
-        budget.check(head.name, window.size)
+    blocks = _BlockReader(layer, grid_of(head), budget)
+    windows = blocks.grid.windows(budget.window_bytes)
+    # A pipe may have nothing to give for long; only the caller's thread can be interrupted then.
+    ahead = budget.overlap and isinstance(layer, Layer)
+    scratch = Buffers(budget.n_buffers, batch.aligned_empty)
+    for ready in read_ahead(windows, blocks.read, ahead=ahead):
+        window = ready.window
         if out is not None:
             target = out[window.start : window.start + window.size]
         else:
-            if window.size > len(scratch):
-                scratch = batch.aligned_empty(window.size)
-            target = scratch[: window.size]
-        if window.descriptors is None:
-            groups = batch.decode_row_groups(
-                _take(layer, 1), window.rows, layer=head.name, first_block=first_block
-            )
-            first_block += 1
-            descriptors, row_index = grid.group_descriptors(groups)
-        else:
-            descriptors, row_index = window.descriptors, batch.NO_ROWS
+            target = scratch.take(window.size)[: window.size]
         batch.decode_blocks(
-            _take(layer, len(descriptors)),
+            ready.blocks,
             head.family,
-            descriptors,
-            row_index,
+            ready.descriptors,
+            ready.row_index,
             target,
-            grid.unit_bytes,
+            blocks.grid.unit_bytes,
             threads=budget.threads,
             layer=head.name,
-            first_block=first_block,
+            first_block=ready.first_block,
         )
-        first_block += len(descriptors)
         yield target
     layer.finish()
 
 
-def _take(layer: Layer | SequentialLayer, count: int) -> batch.Blocks:
-    taken = layer.take(count)
-    return batch.Blocks(taken.headers, taken.data)
+class _ReadWindow(NamedTuple):
+    """The blocks of a window, as stored, the number of the first, and where they belong."""
+
+    window: Window
+    blocks: batch.Blocks
+    first_block: int
+    descriptors: NDArray[np.void]
+    row_index: NDArray[np.uint32]
+
+
+class _BlockReader:
+    """Reads the blocks of a layer window by window."""
+
+    def __init__(self, layer: Layer | SequentialLayer, grid: Grid, budget: Budget) -> None:
+        self.grid = grid
+        self._layer = layer
+        self._budget = budget
+        self._maps = Buffers(1, allocate)
+        self._buffers = Buffers(budget.n_buffers, allocate)
+        self._n_read = 0
+
+    def read(self, window: Window) -> _ReadWindow:
+        """The blocks of the next window, valid until budget.n_buffers more are read."""
+        name = self._layer.head.name
+        self._budget.check(name, window.size)
+        if window.descriptors is None:
+            first_block = self._n_read
+            groups = batch.decode_row_groups(
+                self._take(1, self._maps), window.rows, layer=name, first_block=first_block
+            )
+            descriptors, row_index = self.grid.group_descriptors(groups)
+        else:
+            descriptors, row_index = window.descriptors, batch.NO_ROWS
+        first_block = self._n_read
+        blocks = self._take(len(descriptors), self._buffers)
+        return _ReadWindow(window, blocks, first_block, descriptors, row_index)
+
+    def _take(self, count: int, buffers: Buffers) -> batch.Blocks:
+        taken = self._layer.take(count, buffers)
+        self._n_read += count
+        return batch.Blocks(taken.headers, taken.data)
 
 
 def grid_of(head: LayerHead) -> Grid:

@@ -26,6 +26,7 @@ from wcodec.container.records import BlockHeaders, check_zero
 from wcodec.container.source import Input
 from wcodec.errors import CorruptError
 from wcodec.limits import ReadLimits
+from wcodec.overlap import Buffers
 
 # Records up to this size are read whole when they are opened: the many small layers of a model cost
 # one read each.
@@ -58,7 +59,7 @@ class Layer:
         self._source = source
         self._first_block = first_block_offset(size)
         self._record = record
-        self._buffer: Bytes | None = None  # of take()
+        self._buffers = Buffers(1, allocate)
         self._taken = 0
         begin, end = self._read_ends()
         self.head = LayerHead.unpack(begin[:size], where, limits)
@@ -99,14 +100,19 @@ class Layer:
         check_padding(data[: blocks.n_bytes], blocks.headers, first, self.entry.name)
         return blocks
 
-    def take(self, count: int) -> Blocks:
-        """Read the next `count` blocks, as read_blocks(); they are valid until the next call."""
+    def take(self, count: int, buffers: Buffers | None = None) -> Blocks:
+        """Read the next `count` blocks, as read_blocks(), into memory of `buffers` (else valid
+        until the next call).
+        """
         first, last = self._taken, min(self._taken + count, len(self.headers))
-        needed = int(self.offsets[last] - self.offsets[first]) + READ_SLACK_BYTES
-        if self._record is None and (self._buffer is None or len(self._buffer) < needed):
-            self._buffer = allocate(needed)
-        blocks = self.read_blocks(first, count, out=self._buffer)
         self._taken += count
+        if self._record is not None:
+            return self.read_blocks(first, count)
+        begin, end = int(self.offsets[first]), int(self.offsets[last])
+        memory = (buffers or self._buffers).take(end - begin + READ_SLACK_BYTES)
+        blocks = self.read_blocks(first, count, out=memory)
+        after = min(2 * end - begin, int(self.offsets[-1]))
+        self._source.will_need(self.entry.record_offset + self._first_block + end, after - end)
         return blocks
 
     def finish(self) -> None:

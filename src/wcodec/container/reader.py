@@ -139,6 +139,7 @@ class Reader:
         if any(a.record_end != b.record_offset for a, b in pairwise(entries)):
             raise ValueError("the records do not lie back to back")
         self._source.read_into(start, memory.data[: end - start])
+        self._source.will_need(end, end - start)
         layers = []
         for entry in entries:
             at = entry.record_offset - start

@@ -213,8 +213,8 @@ class SequentialLayer:
         self._n_blocks = 0
         self._finished = False
 
-    def take(self, count: int) -> Blocks:
-        """Read the next `count` blocks.
+    def take(self, count: int, _: object = None) -> Blocks:
+        """Read the next `count` blocks, into memory of their own.
 
         Raises CorruptError for blocks that the layer has not and if padding is not zero; the CRC of
         a block is for its decoder to check. ValueError after finish().

@@ -20,6 +20,7 @@ import numpy as np
 
 from wcodec.checksum import Buffer
 from wcodec.errors import TruncatedError
+from wcodec.overlap import will_need
 
 
 @runtime_checkable
@@ -57,6 +58,9 @@ class Input(abc.ABC):
         """Return the bytes of each range (offset, size), in one request where the source can."""
         return [self.read(offset, size) for offset, size in ranges]
 
+    def will_need(self, offset: int, size: int) -> None:  # noqa: B027  # a hint
+        """Say that these bytes are read next, as far as there are so many."""
+
     def close(self) -> None:  # noqa: B027  # most inputs own nothing
         """Release what this Input opened itself."""
 
@@ -77,6 +81,9 @@ class _PreadInput(Input):
             if n == 0:
                 _raise_short(offset, len(out), done)
             done += n
+
+    def will_need(self, offset: int, size: int) -> None:
+        will_need(self._file.fileno(), offset, size)
 
     def close(self) -> None:
         if self._owned:

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading ahead and writing behind: while the caller codes one piece, other threads read the next
+and write the last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from itertools import chain
+from queue import SimpleQueue
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_Begin = Callable[..., "Future[Any]"]
+
+GATHERED_BYTES = 1 << 20
+SMALL_BYTES = 64 << 10
+
+
+class Buffers:
+    """Memory for `n` pieces, which is handed out in turn."""
+
+    def __init__(self, n: int, allocate: Callable[[int], NDArray[np.uint8]]) -> None:
+        self._allocate = allocate
+        self._buffers = [allocate(0) for _ in range(n)]
+
+    def take(self, size: int) -> NDArray[np.uint8]:
+        """Memory of at least `size` bytes, the caller's until `n` pieces more are taken."""
+        memory = self._buffers.pop(0)
+        if len(memory) < size:
+            memory = self._allocate(size)
+        self._buffers.append(memory)
+        return memory
+
+
+def will_need(descriptor: int, offset: int, size: int) -> None:
+    """Let the system begin to read these bytes of a regular file; no error says that it cannot."""
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+
+
+def read_ahead(
+    items: Iterable[_Item], read: Callable[[_Item], _Result], *, ahead: bool = True
+) -> Iterator[_Result]:
+    """Yield read(item) of each item in order; while the caller works on one, the next is read on
+    another thread. An only item is read on the caller's, and all are unless `ahead`.
+    """
+    if not ahead:
+        yield from map(read, items)
+        return
+    rest = iter(items)
+    first = list(zip(range(2), rest, strict=False))
+    if len(first) < 2:
+        yield from (read(item) for _, item in first)
+        return
+    with _worker("wcodec-read") as begin:
+        future = begin(read, first[0][1])
+        for item in chain([first[1][1]], rest):
+            result = future.result()
+            future = begin(read, item)
+            yield result
+        yield future.result()
+
+
+@contextmanager
+def write_behind(file: BinaryIO, *, behind: bool = True) -> Iterator[Any]:
+    """Give a file to write to whose writes reach `file` on another thread, in order; all have when
+    the block is left without an error.
+
+    What is written must not change until the next write has returned. An error of a write is raised
+    by a later one or at the end. A pipe or a terminal, which may block for ever, is given as it is,
+    and any file is unless `behind`.
+    """
+    if not behind or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        yield file
+        return
+    with _worker("wcodec-write") as begin:
+        writer = _WriteBehind(file, begin)
+        yield writer
+        writer.finish()
+
+
+class _WriteBehind:
+    """One large piece is under way at a time; small ones are copied and gathered."""
+
+    def __init__(self, file: BinaryIO, begin: _Begin) -> None:
+        self._file = file
+        self._begin = begin
+        self._under_way: Future[Any] | None = None
+        self._gathered = bytearray()
+
+    def write(self, data: Any) -> None:
+        view = memoryview(data).cast("B")
+        if len(view) >= SMALL_BYTES:
+            self._write_gathered()
+            self._hand_over(view)
+            return
+        self._gathered += view
+        if len(self._gathered) >= GATHERED_BYTES:
+            self._write_gathered()
+
+    def finish(self) -> None:
+        """Wait until everything is written."""
+        self._write_gathered()
+        self._wait()
+
+    def _write_gathered(self) -> None:
+        if self._gathered:
+            self._hand_over(memoryview(self._gathered))
+            self._gathered = bytearray()
+
+    def _hand_over(self, view: memoryview) -> None:
+        self._wait()
+        self._under_way = self._begin(self._file.write, view)
+
+    def _wait(self) -> None:
+        if self._under_way is not None:
+            self._under_way.result()
+
+
+@contextmanager
+def _worker(name: str) -> Iterator[_Begin]:
+    """Give a function that has a thread call another function, in the order of the calls; when the
+    block is left, the thread has done all.
+
+    An executor would refuse work of threads that outlive the main thread.
+    """
+    tasks: SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
+    tasks = SimpleQueue()
+
+    def work() -> None:
+        while (task := tasks.get()) is not None:
+            future, function, arguments = task
+            try:
+                future.set_result(function(*arguments))
+            except BaseException as error:
+                future.set_exception(error)
+            del task, future, function, arguments  # what they refer to may be large
+
+    def begin(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        tasks.put((future, function, arguments))
+        return future
+
+    # A daemon, because nobody ends it if the caller's thread is one and dies with the interpreter.
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    try:
+        yield begin
+    finally:
+        tasks.put(None)
+        thread.join()
