@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from wcodec.codec import batch
 from wcodec.codec.layout import Grid
-from wcodec.container import IndexEntry, Layer, Reader
+from wcodec.container import KIND_REFERENCE, IndexEntry, Layer, Reader
 from wcodec.container.constants import align
 from wcodec.memory import Budget
 from wcodec.overlap import read_ahead
 from wcodec.windows import decode_windows, grid_of
 
 ARRAY_ALIGNMENT = batch.STREAMING_ALIGNMENT
+MIN_AHEAD_BYTES = 4 << 20  # reading less takes no longer than starting a thread
 
 
 def decode_layers(
@@ -37,7 +38,9 @@ def decode_layers(
     for run, starts, memory in runs:
         if memory is None:
             data = batch.aligned_empty(run[0].data_bytes)
-            layer = reader.open_layer(reader.resolve(run[0].name).name)
+            layer = reader.open_layer(run[0].name)
+            if layer.head.kind == KIND_REFERENCE:
+                layer = reader.open_layer(layer.head.target)
             for window in decode_windows(layer, budget, data):
                 decoded(len(window))
             yield run[0], data
@@ -63,7 +66,9 @@ def decode_runs(
     def read(run: list[IndexEntry]) -> tuple[list[IndexEntry], ReadRun | None]:
         return run, decoder.read(run) if is_small(run[0], budget) else None
 
-    for run, content in read_ahead(group_runs(entries, budget), read, ahead=budget.overlap):
+    entries = list(entries)
+    ahead = budget.overlap and sum(entry.record_bytes for entry in entries) >= MIN_AHEAD_BYTES
+    for run, content in read_ahead(group_runs(entries, budget), read, ahead=ahead):
         sizes = [align(entry.data_bytes, alignment) for entry in run]
         *starts, size = accumulate(sizes, initial=0)
         memory = None

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "wcodec"
 
-LEAVES = {"errors", "dtypes", "limits", "memory", "block_header", "_version"}
+LEAVES = {"errors", "dtypes", "limits", "memory", "block_header", "overlap", "_version"}
 CONTAINER = LEAVES | {"checksum", "strict_json", "zstd_frame", "container"}
 CODEC = LEAVES | {"zstd_frame", "codec"}
 WINDOWS = CONTAINER | CODEC | {"windows"}
@@ -35,6 +35,7 @@ ALLOWED = {
     "dtypes": set(),
     "limits": {"errors"},
     "memory": set(),
+    "overlap": set(),
     "checksum": {"_core"},
     "strict_json": {"errors"},
     "progress": set(),
