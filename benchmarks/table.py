@@ -21,7 +21,7 @@ CASES = {
     "minilm fp16": "the same cast to fp16",
     "minilm int8 per-channel": "its matrices as int8, a scale for each channel",
     "minilm fp8 e4m3": "its matrices as fp8 e4m3",
-    "minilm int4 g128": "its matrices as int4 in int32, groups of 128",
+    "minilm int4 g128": "its matrices as int4, two a byte, groups of 128",
     "demo": "the demo model of this repository, bf16 (2.7 MB)",
     "weights rife_v3.0_f16": "RIFE 3.0, fp16 CNN (2.4 MB)",
     "weights chargpt_step450_exp_avg_sq": "squared gradients of an Adam optimiser, fp32 (20 MB)",

@@ -32,9 +32,9 @@ def info(path: Path, *, codings: bool = False, limits: ReadLimits | None = None)
 
     With `codings` a layer also has `blocks`, a dict each coding and form of its blocks: `coding`,
     `form`, `n_blocks` and `bytes`; and `estimates`, a dict each coding, the smallest first:
-    `coding` and `bytes`. An estimate is what the encoder makes of the first half MiB or so, for the
-    size of the layer, at the file's level; it is what codings are chosen by, but for what the level
-    does not try. The beginning of each layer is decoded for that.
+    `coding` and `bytes`. An estimate is what the encoder makes of half a MiB of the layer, at the
+    file's level, for the size of the layer; it is what codings are chosen by, but for what the
+    level does not try. The first 32 MiB or so of each layer are decoded for that.
 
     Of a directory: `path`, `file_bytes`, `data_bytes`, `compression_ratio`, `n_layers` and `dtypes`
     of all its shards, and `files`, what was said above about each.

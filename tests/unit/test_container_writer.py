@@ -288,15 +288,15 @@ def test_large_metadata_and_index_are_compressed_the_same_way_each_time():
     assert random[0] == metadata
 
 
-def test_metadata_just_below_4096_bytes_are_plain():
+def test_metadata_just_below_1024_bytes_are_plain():
     def data(n):
         return written([], Metadata("0.1.0", model_name="x" * n))
 
     size = len(Metadata("0.1.0", model_name="").pack())
-    assert struct.unpack_from("<HQ", data(4095 - size), 6) == (0, 4095)
-    flags, stored = struct.unpack_from("<HQ", data(4096 - size), 6)
+    assert struct.unpack_from("<HQ", data(1023 - size), 6) == (0, 1023)
+    flags, stored = struct.unpack_from("<HQ", data(1024 - size), 6)
     assert flags == 1
-    assert stored < 4096
+    assert stored < 1024
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ pipe can give too), never on other layers, threads or backends. Costs are intege
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,10 @@ LEVELS = ("default", "max")
 BLOCK_ELEMENTS = {"default": 128 << 10, "max": 1 << 20}
 MIN_BLOCK_ELEMENTS = 1 << 10
 MAX_BLOCK_ELEMENTS = 4 << 20
-SINGLE_STREAM_ELEMENTS = 64 << 10  # smaller layers have one stream a block
+# Smaller layers have one stream a block, whose states take 256 bytes. Two streams are for many GPU
+# warps and for AVX-512, which decodes both in one loop, but not units of a byte.
+SINGLE_STREAM_UNITS = 128 << 10
+SINGLE_STREAM_BYTES = 4 << 20  # of units of a byte
 WIDE_BLOCK_COLUMNS = 1024
 LONG_AXIS = 256
 LZ_BLOCK_BYTES = 8 << 20
@@ -32,10 +37,15 @@ TRIAL_BYTES = 1 << 19
 MAX_ZSTD_LEVEL = 19
 MIN_GAIN_SHARE = 1024  # a coding that decodes slower must save more than 1 / 1024
 
-# rans16 decodes bytes three times as fast as rans32 (AVX2), and on GPUs too: there it stays unless
-# another coding saves more than 1 / 128. (Its 8-bit probabilities and 16-bit states cost some 0.03
-# bits of 7.)
-MIN_RANS16_GAIN_SHARE = 128
+# rans16 decodes bytes three times as fast as rans32 (AVX2): there it stays unless another coding
+# saves more than 1 / 128, or 1 / 160 of a layer with single streams, which is small. (Its 8-bit
+# probabilities and 16-bit states cost some 0.03 bits of 7, a second stream 0.015.)
+# Of wider floats it stays unless another saves more than 1 / 32, and others are tried only on
+# unusual ones: none negative, as squares are, whose sign rans16 stores, or many of them equal.
+MIN_RANS16_BYTES_GAIN_SHARE = (160, 128)
+MIN_RANS16_FLOATS_GAIN_SHARE = 32
+PICKED = 4096
+MIN_EQUAL_SHARE = 8
 
 FORM_SETS = {"BF16": batch.BF16_FORMS, "F16": batch.FP16_FORMS, "F32": batch.FP32_FORMS}
 FP8_DTYPES = ("F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ")
@@ -65,15 +75,46 @@ def plan_layer(
         return candidates[0]
     best = Plan(batch.RAW, 0, choose_grid(1, data_bytes // w, w, block_elements))
     share = TRIAL_SHARE_UNIT
+    trial = layer.trial()
     for plan in candidates:
-        own = trial_share(plan, sample[:TRIAL_BYTES])
+        own = trial_share(plan, trial)
         # What comes later decodes slower than what came before.
-        is_fast = best.family == batch.RANS16
-        gain = share // (MIN_RANS16_GAIN_SHARE if is_fast else MIN_GAIN_SHARE)
-        if own + (0 if thorough else gain) < share:
+        if own + (0 if thorough else _least_gain(best, share)) < share:
             best, share = plan, own
     slow = thorough and best.family == batch.LZ
     return replace(best, zstd_level=MAX_ZSTD_LEVEL) if slow else best
+
+
+def _least_gain(plan: Plan, share: int) -> int:
+    """What a coding that decodes slower than this plan must save more than, both as trial_share()
+    has them.
+    """
+    if plan.family != batch.RANS16:
+        return share // MIN_GAIN_SHARE
+    if plan.grid.unit_bytes == 1:
+        return share // MIN_RANS16_BYTES_GAIN_SHARE[plan.n_streams - 1]
+    # Not where next to nothing is left: of constant rows, which may not go on.
+    return max(share // MIN_RANS16_FLOATS_GAIN_SHARE, TRIAL_SHARE_UNIT // MIN_GAIN_SHARE)
+
+
+def _picked(words: NDArray[Any]) -> NDArray[Any]:
+    """PICKED of them, or some more, from all places; all where they are fewer."""
+    return words[:: max(1, len(words) // PICKED)]
+
+
+def has_no_signs(sample: NDArray[np.uint8], w: int) -> bool:
+    """Whether floats of w bytes picked of these all lack a sign."""
+    return bool(_picked(sample[w - 1 :: w]).max() < 0x80)
+
+
+def has_repeats(sample: NDArray[np.uint8], w: int) -> bool:
+    """Whether floats picked of these are often equal; of those of 2 bytes, four in a row, as single
+    ones always are.
+    """
+    words = _picked(sample[: len(sample) // 8 * 8].view("<u8" if w == 2 else "<u4"))
+    ordered = np.sort(words)
+    n_distinct = 1 + int((ordered[1:] != ordered[:-1]).sum())
+    return n_distinct < len(words) - len(words) // MIN_EQUAL_SHARE
 
 
 def estimate_codings(
@@ -85,15 +126,16 @@ def estimate_codings(
     block_elements: int,
     spatial: SpatialOptions,
 ) -> dict[int, int]:
-    """Bytes of the payloads of a layer that has data, by coding, raw among them: what a trial makes
-    of its first TRIAL_BYTES, for its size. Takes what plan_layer() does, and tries codings that the
-    level leaves out, too.
+    """Bytes of the payloads of a layer that has data, by coding, raw among them: by a trial on
+    TRIAL_BYTES of the sample. Takes what plan_layer() does, and tries codings that the level leaves
+    out, too.
     """
     thorough = level == "max"
     layer = _Layer(dtype, shape, data_bytes, sample, thorough, block_elements, spatial)
+    trial = layer.trial()
     found = {batch.RAW: data_bytes}
     for plan in layer.candidates(every=True):
-        size = trial_share(plan, sample[:TRIAL_BYTES]) * data_bytes // TRIAL_SHARE_UNIT
+        size = trial_share(plan, trial) * data_bytes // TRIAL_SHARE_UNIT
         found[plan.family] = min(size, found.get(plan.family, size))
     return found
 
@@ -115,28 +157,43 @@ class _Layer:
         those of other levels too.
         """
         fast = every or not self.thorough
+        no_signs = self.dtype in FORM_SETS and has_no_signs(self.sample, unit_bytes(self.dtype))
         views = [self.dtype] if self.dtype != "C64" else []
         views += [PARTS[self.dtype]] if self.dtype in PARTS else []
         if fast and views[-1] in FORM_SETS:
             yield self._rans16(views[-1], FORM_SETS[views[-1]])
-            if self.dtype in FORM_SETS and not every:
+            usual = not no_signs and not has_repeats(self.sample, unit_bytes(views[-1]))
+            if self.dtype in FORM_SETS and usual and not every:
                 return
         elif fast and unit_bytes(views[-1]) == 1:
             is_fp8 = views[-1] in FP8_DTYPES
             yield self._rans16(views[-1], batch.FP8_FORMS if is_fp8 else batch.INT8_FORMS)
         yield from self._lz(unit_bytes(self.dtype))
         for dtype in views:
-            splits = rans32.splits(dtype, self.thorough)
+            thorough = self.thorough or no_signs
+            splits = rans32.splits(dtype, thorough)
             if splits:
-                options = (rans32.exponent_bits(dtype), self.thorough)
+                options = (rans32.exponent_bits(dtype), thorough)
                 row_axes, grid = self._grid(dtype)
                 yield Plan(batch.RANS32, row_axes, grid, form_set=splits, rans32=options)
         yield from self._spatial(views[0])
 
+    def trial(self) -> NDArray[np.uint8]:
+        """What the plans are tried on: some rows from the middle of the sample, which are more like
+        the others than the first ones are.
+        """
+        start = max(0, len(self.sample) - TRIAL_BYTES) // 2
+        row_bytes = self.data_bytes // prod(self.shape[: self._row_axes()])
+        start -= start % (row_bytes if row_bytes <= start else 8)
+        return self.sample[start : start + TRIAL_BYTES]
+
+    def _row_axes(self) -> int:
+        return choose_row_axes(self.shape) if (bits(self.dtype) or 1) % 8 == 0 else 0
+
     def _grid(self, dtype: str) -> tuple[int, Grid]:
         """Row axes and grid for this view, with rows sorted by structure where that pays."""
         w = unit_bytes(dtype)
-        row_axes = choose_row_axes(self.shape) if (bits(self.dtype) or 1) % 8 == 0 else 0
+        row_axes = self._row_axes()
         rows, cols = matrix_shape(self.shape, self.data_bytes, w, row_axes)
         grid = choose_grid(rows, cols, w, self.block_elements)
         if dtype == "F32" and row_groups_pay(self.sample, grid.cols):
@@ -146,7 +203,8 @@ class _Layer:
 
     def _rans16(self, dtype: str, form_set: int) -> Plan:
         row_axes, grid = self._grid(dtype)
-        n_streams = 1 if grid.rows * grid.cols < SINGLE_STREAM_ELEMENTS else 2
+        least = SINGLE_STREAM_BYTES if grid.unit_bytes == 1 else SINGLE_STREAM_UNITS
+        n_streams = 1 if grid.rows * grid.cols < least else 2
         return Plan(batch.RANS16, row_axes, grid, form_set=form_set, n_streams=n_streams)
 
     def _lz(self, w: int) -> Iterator[Plan]:

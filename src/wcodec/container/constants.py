@@ -43,7 +43,7 @@ MAX_DTYPE_BYTES = 255
 
 # What the writer does: it compresses the metadata and the index from this size on. Below, a frame
 # saves nothing that counts, and the JSON stays readable in a hex dump.
-ZSTD_FROM_BYTES = 4096
+ZSTD_FROM_BYTES = 1024
 
 # Sizes of real files stay far below; so sums of checked sizes fit 63 bits.
 MAX_FILE_BYTES = 1 << 62

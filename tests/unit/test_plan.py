@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which coding the encoder plans for layers of floats, that are usual ones or not."""
+
+import numpy as np
+import pytest
+from support.arrays import gaussian
+
+from wcodec.codec import batch
+from wcodec.codec.plan import BLOCK_ELEMENTS, estimate_codings, plan_layer
+from wcodec.codec.spatial import SpatialOptions
+
+FLOATS = ("F32", "BF16", "F16")
+
+
+def of(function, dtype: str, array: np.ndarray, level: str = "default"):
+    """What plan_layer() or estimate_codings() says of an array."""
+    data = array.reshape(-1).view(np.uint8)
+    block_elements = BLOCK_ELEMENTS[level]
+    return function(dtype, array.shape, len(data), data, level, block_elements, SpatialOptions())
+
+
+def weights(dtype: str) -> np.ndarray:
+    return gaussian(dtype, 40_960).reshape(160, 256)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_usual_floats_take_rans16(dtype):
+    assert of(plan_layer, dtype, weights(dtype)).family == batch.RANS16
+    sizes = of(estimate_codings, dtype, weights(dtype))
+    assert sizes.keys() == {batch.RAW, batch.RANS16, batch.RANS32, batch.LZ}
+    assert 31 * sizes[batch.RANS16] < 32 * sizes[batch.RANS32] < 32 * sizes[batch.RANS16]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_floats_without_a_sign_take_rans32(dtype):
+    squares = (np.square(weights("F32")) * 64).astype(weights(dtype).dtype)
+    assert of(plan_layer, dtype, squares).family == batch.RANS32
+    squares[::7] = -squares[::7]
+    assert of(plan_layer, dtype, squares).family == batch.RANS16
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_repeated_rows_take_lz(dtype):
+    rows = np.tile(weights(dtype)[:20], (8, 1))
+    assert of(plan_layer, dtype, rows).family == batch.LZ
+
+
+def test_a_few_equal_rows_change_nothing():
+    rows = weights("F32")
+    rows[5:8] = 0
+    assert of(plan_layer, "F32", rows).family == batch.RANS16
+
+
+@pytest.mark.parametrize(
+    ("dtype", "n", "n_streams"),
+    [("BF16", 0x1FFFF, 1), ("BF16", 0x20000, 2), ("I8", 0x3FFFFF, 1), ("I8", 0x400000, 2)],
+)
+def test_small_layers_have_one_stream_a_block(dtype, n, n_streams):
+    array = gaussian(dtype, n)
+    if dtype == "I8":
+        array = np.clip(np.rint(gaussian("F32", n) * 2000), -127, 127).astype(np.int8)
+    plan = of(plan_layer, dtype, array)
+    assert (plan.family, plan.n_streams) == (batch.RANS16, n_streams)
