@@ -291,12 +291,12 @@ std::tuple<uint64_t, Failures> describe_blocks_py(
     check_unit_bytes(unit_bytes);
     check(n_headers == n_blocks, "there are not as many headers as blocks");
     check(data_address % BLOCK_ALIGNMENT == 0, "data_address is not a multiple of 16");
+    // No row index, so a block that has one is refused.
     check_matrix(blocks, n_blocks, nullptr, 0, matrix_bytes, unit_bytes);
     check_data(blocks, headers_in, n_blocks, data.size());
     size_t streams_needed = 0, rans32_needed = 0, copies_needed = 0;
     uint64_t parameters_needed = 0;
     for (size_t i = 0; i < n_blocks; ++i) {
-        check(blocks[i].row_index_first == NO_ROW_INDEX, "a block has a row index");
         check(blocks[i].data_offset % BLOCK_ALIGNMENT == 0, "a block is not at a multiple of 16");
         streams_needed += n_streams_of(headers_in[i]);
         copies_needed += is_copied(headers_in[i]);

@@ -147,7 +147,6 @@ void write_frequency_table(const FrequencyTable& table, uint8_t* to) {
 
 Status read_frequency_table(const uint8_t* from, uint32_t n_symbols, uint32_t escape,
                             const FieldMap& map, FrequencyTable& table) {
-    if (n_symbols < MIN_SYMBOLS || n_symbols > MAX_SYMBOLS) return Status::BAD_FREQUENCY_TABLE;
     if (escape != NO_ESCAPE && escape != n_symbols - 1) return Status::BAD_FREQUENCY_TABLE;
     table.n_symbols = n_symbols;
     table.escape = escape;

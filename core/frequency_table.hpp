@@ -49,8 +49,8 @@ static constexpr size_t table_bytes(uint32_t n_symbols) {
 
 void write_frequency_table(const FrequencyTable& table, uint8_t* to);
 
-// Read and validate a table of table_bytes(n_symbols) bytes. n_symbols and escape come from the
-// payload and are checked here.
+// Read and validate a table of table_bytes(n_symbols) bytes, MIN_SYMBOLS to MAX_SYMBOLS of them.
+// escape comes from the payload and is checked here.
 Status read_frequency_table(const uint8_t* from, uint32_t n_symbols, uint32_t escape,
                             const FieldMap& map, FrequencyTable& table);
 

@@ -21,6 +21,7 @@ from support.container_builder import (
     build,
     hostile_values,
     sample_layers,
+    sound_layers,
 )
 from support.container_reading import Pipe, Ranges, read_both, read_random, read_sequential
 
@@ -238,6 +239,20 @@ def test_index_messages_say_what_is_wrong(name, value, message):
         Reader(io.BytesIO(data))
 
 
+def test_a_reference_with_a_record_too_long_for_it():
+    again, empty = "index/again.record_bytes", "index/empty.record_bytes"
+    begin = "index/empty.record_offset"
+    data = SAMPLE.with_fields(
+        {
+            again: SAMPLE.value(again) + 64,
+            begin: SAMPLE.value(begin) + 64,
+            empty: SAMPLE.value(empty) - 64,
+        }
+    )
+    with pytest.raises(CorruptError, match="entry 2: record_bytes is"):
+        Reader(io.BytesIO(data))
+
+
 def test_sizes_that_header_and_footer_declare_are_checked_against_the_file():
     sizes = {"header.metadata_stored_bytes": 1 << 20, "header.metadata_bytes": 1 << 20}
     data = SAMPLE.with_fields(sizes)
@@ -291,6 +306,13 @@ def frame(content: bytes, **options) -> bytes:
     return zstandard.ZstdCompressor(**options).compress(content)
 
 
+def wide_frame(content: bytes) -> bytes:
+    """A frame that asks for a window of 128 MiB: flags, window, size, then one raw block."""
+    last_raw = (1 | len(content) << 3).to_bytes(3, "little")
+    size = len(content).to_bytes(4, "little")
+    return b"\x28\xb5\x2f\xfd\x80" + bytes([17 << 3]) + size + last_raw + content
+
+
 JSON = json.dumps(METADATA).encode()
 
 
@@ -307,6 +329,7 @@ JSON = json.dumps(METADATA).encode()
         (b"", 0, "starts with , a zstd"),
         (frame(b""), 0, "zstd frame without content"),
         (b"\x28\xb5\x2f\xfd", 4, "zstd frame"),
+        (wide_frame(JSON), len(JSON), "window of 134217728 bytes"),
         (b"\x50\x2a\x4d\x18\4\0\0\0abcd", 4, "starts with 502a4d18"),
     ],
 )
@@ -419,6 +442,7 @@ def test_metadata_that_is_no_metadata(metadata, message):
         ({"source": 1}, "'source': is int"),
         ({"source": {"format": "safetensors"}}, "'source': keys missing or unknown: header"),
         ({"source": {"format": "safetensors", "header": 1}}, "'header' is int"),
+        ({"source": {"format": 1, "header": "{}"}}, "'format' is int"),
         ({"extra": 1}, "keys missing or unknown: extra"),
     ],
 )
@@ -458,6 +482,13 @@ def test_limits_name_themselves(limits, field):
     ):
         with pytest.raises(LimitError, match=rf"read with limits=ReadLimits\({field}="):
             read()
+
+
+def test_the_total_of_stored_layers_from_a_pipe():
+    data = build(sound_layers()).data
+    with pytest.raises(LimitError, match="total_bytes"):
+        list(SequentialReader(Pipe(data), limits=ReadLimits(total_bytes=60)))
+    assert list(SequentialReader(Pipe(data), limits=ReadLimits(total_bytes=61)))
 
 
 def test_a_limit_raised_as_the_message_says_is_enough():

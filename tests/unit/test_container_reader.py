@@ -17,7 +17,7 @@ from wcodec.checksum import crc32
 from wcodec.container import Reader
 from wcodec.container.layer import SMALL_RECORD_BYTES
 from wcodec.container.source import open_input
-from wcodec.errors import CorruptError, TruncatedError
+from wcodec.errors import CorruptError, LimitError, TruncatedError
 from wcodec.limits import ReadLimits
 
 SAMPLE = build()
@@ -107,6 +107,15 @@ def test_take_goes_through_the_blocks():
         other.take(19)
         with pytest.raises(CorruptError, match="'large': has 20 blocks, expected 19"):
             other.finish()
+
+
+def test_layers_to_be_opened_together_lie_back_to_back():
+    with Reader(io.BytesIO(SAMPLE.data)) as reader:
+        entries = list(reader.layers.values())
+        memory = np.zeros(len(SAMPLE.data), np.uint8)
+        assert len(reader.open_layers(entries[:2], memory)) == 2
+        with pytest.raises(ValueError, match="back to back"):
+            reader.open_layers([entries[0], entries[3]], memory)
 
 
 def test_read_blocks_refuses_what_is_no_range():
@@ -405,6 +414,17 @@ class TestScan:
         assert len(scanned.skipped) == 1000
         n_read = sum(size for request in source.requests for _, size in request)
         assert n_read < 100 * source.size()
+
+    def test_a_layer_of_bytes_without_blocks(self):
+        scanned = Reader(io.BytesIO(build([LayerSpec("x", shape=(2,))]).data), scan=True)
+        assert not scanned.layers
+        assert "has 0 blocks for 2 bytes" in scanned.skipped[0].reason
+
+    def test_a_scan_keeps_the_limit_of_the_metadata(self):
+        limits = ReadLimits(metadata_bytes=10)
+        scanned = Reader(io.BytesIO(SAMPLE.data), scan=True, limits=limits)
+        with pytest.raises(LimitError, match="metadata_bytes"):
+            _ = scanned.metadata
 
     def test_limits_of_a_scan_are_reported_as_skipped(self):
         scanned = Reader(io.BytesIO(SAMPLE.data), scan=True, limits=ReadLimits(n_layers=2))

@@ -265,6 +265,30 @@ def test_misuse_is_a_value_error(misuse, message):
         misuse()
 
 
+def test_records_that_cannot_be_copied():
+    data = build().data
+    with Reader(io.BytesIO(data)) as reader:
+        heads = {name: reader.open_layer(name).head for name in reader.layers}
+        records = {name: b"".join(map(bytes, reader.read_record(name))) for name in reader.layers}
+        entries = reader.layers
+
+    def copy(writer, name, record=None):
+        writer.copy_record(heads[name], entries[name], [record or records[name]])
+
+    with pytest.raises(ValueError, match="'raw' was not ended"):
+        copy(begun(), "constant")
+    with pytest.raises(ValueError, match="'again': refers to 'raw', which is no earlier layer"):
+        copy(Writer(io.BytesIO(), metadata=META), "again")
+    writer = Writer(io.BytesIO(), metadata=Metadata("1"))
+    copy(writer, "raw")
+    with pytest.raises(ValueError, match="'again': is a reference, which needs metadata"):
+        copy(writer, "again")
+    with pytest.raises(ValueError, match="'constant': its record is not what its entry says"):
+        copy(writer, "constant", bytes(len(records["constant"])))
+    with pytest.raises(ValueError, match="broken by a wrong record"):
+        writer.close()
+
+
 def test_a_layer_without_bytes_takes_no_blocks():
     writer = Writer(io.BytesIO(), metadata=META)
     writer.begin_layer(head_of(EMPTY))
@@ -306,6 +330,7 @@ def test_metadata_just_below_1024_bytes_are_plain():
         Metadata("1", options={"a": object()}),
         Metadata("1", options={1: 0, "1": 0}),
         Metadata("1", metadata={"a": 1}),
+        Metadata("1", metadata={1: "a"}),
         Metadata("1", model_name=3),
         Metadata("1", model_name="\ud800"),
     ],

@@ -123,7 +123,10 @@ def test_row_axes(shape, row_axes):
         Grid(1 << 20, 1 << 20, 2, 200, 8192, 1 << 20, False),
         Grid(1 << 20, 1 << 10, 4, 1 << 17, 1, 1 << 20, False),
         Grid(1 << 20, 1 << 10, 4, 1, 1, 1 << 20, True),
+        Grid(10, 10, 2, 1, 1, 11, True),
         Grid(0, 0, 4, 1, 1, 1, False),
+        Grid(0, 0, 4, 0, 0, 0, True),
+        Grid(1, (1 << 22) + 1, 8, 1, 1, 1, False),
         Grid(1, MAX_BAND_BYTES, 8, 1, 1, 1, False),
     ],
 )

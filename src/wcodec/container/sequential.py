@@ -188,7 +188,6 @@ class SequentialReader:
         for found_layer, layer in zip(found_layers.values(), self._layers.values(), strict=True):
             if found_layer != layer:
                 raise CorruptError(f"index: says {found_layer}, the record is {layer}")
-        raise CorruptError("index: does not say what the records say")
 
 
 class SequentialLayer:

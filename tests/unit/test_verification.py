@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encoding with verify=True compares what its blocks decode to with the tensor."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import wcodec
+from wcodec import zstd_frame
+from wcodec.codec import batch
+
+
+def test_a_tensor_that_changes_while_it_is_encoded():
+    """Its last bytes are counted up all the time, so they differ between copy and comparison."""
+    matrix = np.random.default_rng(1).integers(0, 256, 1 << 22, dtype=np.uint8)
+    counter = matrix[-8:].view(np.uint64)
+    descriptors = np.zeros(1, batch.DESCRIPTOR)
+    descriptors["rows"], descriptors["cols"] = 1, len(matrix)
+    descriptors["row_index_first"] = batch.NO_ROW_INDEX
+    ended = threading.Event()
+
+    def count():
+        while not ended.is_set():
+            counter[0] += 1
+
+    def encode(verify):
+        batch.encode_blocks(
+            matrix, 1, descriptors, batch.NO_ROWS, family=batch.RAW, verify=verify, threads=1
+        )
+
+    def encode_often():
+        for _ in range(100):  # the other thread may not get its turn
+            encode(True)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        encode(False)
+        with pytest.raises(wcodec.WcodecError, match="decoding it again gave other data"):
+            encode_often()
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_zstd_frame_that_holds_other_data(monkeypatch):
+    data = np.zeros(4096, np.uint8)
+    data[::7] = 1
+
+    def encode(verify):
+        descriptors = np.zeros(1, batch.DESCRIPTOR)
+        descriptors["rows"], descriptors["cols"] = 1, len(data)
+        return batch.encode_lz(data, 1, descriptors, shuffle=False, zstd_level=3, verify=verify)
+
+    other = zstd_frame.compress(bytes(4096))
+    monkeypatch.setattr(zstd_frame, "compress", lambda content, level: other)
+    assert encode(False)
+    with pytest.raises(wcodec.WcodecError, match="decoding it again gave other data"):
+        encode(True)
