@@ -97,7 +97,7 @@ def test_same_bytes_on_every_thread_count():
     assert wcodec.encode_array(array, threads=1) == wcodec.encode_array(array, threads=3)
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32])
 def test_through_the_package(dtype, tmp_path):
     array = smooth(np.dtype(dtype).str[1:], 300, 3 * 5 * 20).reshape(300, 3, 5, 20)
     path = tmp_path / "w.wcodec"

@@ -19,6 +19,8 @@ FORMS = {
     "U8": batch.SPATIAL_UNSIGNED,
     "I16": batch.SPATIAL_SIGNED,
     "U16": batch.SPATIAL_UNSIGNED,
+    "I32": batch.SPATIAL_SIGNED,
+    "U32": batch.SPATIAL_UNSIGNED,
 }
 FLOAT_FORMS = dict.fromkeys(("F16", "BF16", "F32"), batch.SPATIAL_FLOAT)
 
