@@ -239,15 +239,16 @@ def choose_grid(rows: int, cols: int, w: int, block_units: int) -> Grid:
     wide.
     """
     block_units = min(block_units, batch.MAX_BLOCK_UNITS // 2, batch.MAX_BLOCK_BYTES // (2 * w))
-    width = min(cols, max(WIDE_BLOCK_COLUMNS, _round_up(-(-block_units // rows))))
-    block_rows = max(1, min(rows, block_units // width))
+    col_bands = _column_bands(cols, -(-block_units // rows))
+    block_rows = max(1, min(rows, block_units * col_bands // cols))
     # A row band must fit a window; long rows make flat blocks.
     if block_rows > 1 and block_rows * cols * w > WINDOW_BYTES:
         block_rows = max(1, WINDOW_BYTES // (cols * w))
-        width = min(cols, max(WIDE_BLOCK_COLUMNS, _round_up(block_units // block_rows)))
-    col_bands = min(-(-cols // width), max(1, cols // COLUMN_STEP))
+        col_bands = _column_bands(cols, block_units // block_rows)
     return Grid(rows, cols, w, block_rows, col_bands, rows, False)
 
 
-def _round_up(columns: int) -> int:
-    return -(-columns // COLUMN_STEP) * COLUMN_STEP
+def _column_bands(cols: int, width: int) -> int:
+    """How many column bands of at most `width`, or WIDE_BLOCK_COLUMNS where that is more."""
+    width = max(WIDE_BLOCK_COLUMNS, -(-width // COLUMN_STEP) * COLUMN_STEP)
+    return min(-(-cols // width), max(1, cols // COLUMN_STEP))
