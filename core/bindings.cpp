@@ -505,6 +505,7 @@ NB_MODULE(_core, m) {
         {"RANS32_PARAMETERS_OFFSET", offsetof(Rans32Descriptor, parameters)},
         {"RANS32_PARAMETERS_BYTES", RANS32_PARAMETERS_BYTES},
         {"COPY_DESCRIPTOR_BYTES", sizeof(CopyDescriptor)},
+        {"NO_ROW", NO_ROW},
     };
     for (const auto& [name, value] : constants) m.attr(name) = value;
 

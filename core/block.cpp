@@ -499,13 +499,10 @@ Status describe_block(const uint8_t* from, const BlockHeader& header, uint8_t fa
     if (header.coding != CODING_RANS16 || family != CODING_RANS16) {
         status = check_plain(header, n, w);
         if (status != Status::OK) return status;
-        *copy = {place.payload,
-                 place.output,
-                 place.row_stride,
-                 place.cols * w,
-                 place.rows,
-                 header.coding == CODING_CONSTANT ? w : 0,
-                 0};
+        *copy = {place.payload,    place.output,
+                 place.row_stride, 0,
+                 place.cols * w,   place.cols * w,
+                 place.rows,       header.coding == CODING_CONSTANT ? w : 0};
         return Status::OK;
     }
     Rans16Payload parsed;

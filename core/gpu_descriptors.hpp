@@ -64,17 +64,21 @@ constexpr uint32_t RANS32_SIGN = 8;  // the highest bit of a unit is raw
 constexpr uint32_t RANS32_PARAMETERS_BYTES =
     2 * MAX_ALPHABET + 2 * MAX_RANS32_TABLES * (MAX_ALPHABET + 1) + 16;
 
-// A block of coding raw or constant.
+// A block of coding raw or constant, or one that was decoded and belongs elsewhere.
 struct CopyDescriptor {
-    uint64_t source;      // address of the units, row after row; of a constant, of the unit
+    uint64_t source;      // address of the first row; of a constant, of its unit
     uint64_t output;      // address of the block's first unit; any, fastest at multiples of 16
     uint64_t row_stride;  // bytes from a row of the block to the next in the output
-    uint32_t row_bytes;   // of the block; at least 1
-    uint32_t n_rows;      // row_bytes * n_rows is at most 2^25
-    uint32_t unit_bytes;  // constant: 1, 2, 4 or 8; raw: 0
-    uint32_t reserved;    // 0
+    uint64_t row_map;     // address of a u32 for each row of the block: where it is in the output,
+                          // counted in rows from `output`, or NO_ROW; 0: they follow each other
+    uint32_t source_stride;  // bytes from a row of the block to the next in the source
+    uint32_t row_bytes;      // of the block; at least 1
+    uint32_t n_rows;         // row_bytes * n_rows is at most 2^25
+    uint32_t unit_bytes;     // constant: 1, 2, 4 or 8; else 0
 };
-static_assert(sizeof(CopyDescriptor) == 40);
+static_assert(sizeof(CopyDescriptor) == 48);
+
+constexpr uint32_t NO_ROW = 0xFFFFFFFF;  // of a row map: the row is not wanted
 
 // Bits of a stream's status; 0 is good.
 constexpr uint32_t STATUS_STATES = 1;   // a final state is not that of a whole stream

@@ -32,9 +32,9 @@ class safe_open:  # the name that safetensors gave it
     """Open a wcodec or safetensors file and give its tensors one by one.
 
     `framework` is "pt" (torch) or "np" (numpy, with ml_dtypes for bfloat16 and fp8; needs no
-    torch). `device` is where torch tensors go, a name or the number of a GPU; they are decoded on
-    the CPU and copied. `backend` is there for safetensors' sake and changes nothing: wcodec reads
-    at offsets. `threads` and `limits` are those of decode_checkpoint. Methods may be called from
+    torch). `device` is where torch tensors go, a name or the number of a GPU, which decodes them
+    where it can. `backend` is there for safetensors' sake and changes nothing: wcodec reads at
+    offsets. `threads` and `limits` are those of decode_checkpoint. Methods may be called from
     several threads at once.
 
     Raises what safetensors raises, with its texts: FileNotFoundError, WcodecError (which is a
@@ -107,11 +107,19 @@ class safe_open:  # the name that safetensors gave it
     def get_tensor(self, name: str) -> Any:
         """Return a tensor. Raises WcodecError if there is none of this name."""
         entry = self._entry(name)
+        if self._device != "cpu":
+            from wcodec.gpu_files import read_to
+
+            return read_to(self._file, name, self._device)
         return _array(self._file.read(name), entry, self._framework, self._device)
 
     def get_tensors(self) -> dict[str, Any]:
         """Return all tensors by name."""
         file = self._file
+        if self._device != "cpu":
+            from wcodec.gpu_files import read_file_to
+
+            return read_file_to(file, self._device)
         return {
             name: _array(data, file.entries[name], self._framework, self._device)
             for name, data in file.read_all()
@@ -166,6 +174,12 @@ class Slice:
 
     def __getitem__(self, index: Any) -> Any:
         entry = self._entry
+        if self._device != "cpu":
+            from wcodec.gpu_files import read_part_to
+
+            found = read_part_to(self._file, entry.name, index, self._device)
+            if found is not None:
+                return found
         is_torch = self._framework == "pt"
         selection_of = torch_selection if is_torch else numpy_selection
         size = bits(entry.dtype)

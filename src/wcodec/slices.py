@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from wcodec import dtypes
 from wcodec.codec import batch
 from wcodec.codec.layout import Grid, band_edges, bands
-from wcodec.container import Layer
+from wcodec.container import Layer, LayerHead
 from wcodec.errors import CorruptError
 from wcodec.memory import Budget
 from wcodec.windows import grid_of
@@ -77,6 +77,14 @@ def runs(shape: Sequence[int], positions: Sequence[Positions]) -> Runs:
     return Runs(starts, length)
 
 
+def matrix_runs(head: LayerHead, positions: Sequence[Positions]) -> tuple[Runs, Runs]:
+    """The rows and the columns of the matrix view that positions of the axes select."""
+    k = head.row_axes
+    parts = dtypes.unit_bytes(head.dtype) // head.unit_bytes  # of an element, all of them wanted
+    rows = runs(head.shape[:k], positions[:k])
+    return rows, runs((*head.shape[k:], parts), (*positions[k:], range(parts)))
+
+
 def _contiguous(positions: Positions) -> bool:
     return bool(positions[-1] - positions[0] == len(positions) - 1)
 
@@ -96,10 +104,7 @@ def decode_selection(
     out = batch.aligned_empty(n_bytes)
     if n_bytes == 0:
         return out, 0
-    k = head.row_axes
-    rows = runs(head.shape[:k], positions[:k])
-    parts = largest // grid.unit_bytes  # units of an element, all of them wanted
-    cols = runs((*head.shape[k:], parts), (*positions[k:], range(parts)))
+    rows, cols = matrix_runs(head, positions)
     walk = _panel_pieces if grid.row_groups else _band_pieces
     n_blocks = 0
     for piece in walk(layer, grid, rows, cols, budget):
@@ -256,7 +261,7 @@ def _band_pieces(
     selection as a whole apart from the others.
     """
     n_bands = bands(grid.rows, grid.block_rows)
-    _check_count(layer, n_bands * grid.col_bands)
+    check_count(layer, n_bands * grid.col_bands)
     edges = band_edges(n_bands, grid.rows, 0, n_bands)
     counts = rows.before(edges)
     selected, heights = np.diff(counts), np.diff(edges)
@@ -295,12 +300,21 @@ def _descriptors(grid: Grid, rows: _Ints, part: _Columns) -> NDArray[np.void]:
     return found.reshape(-1)
 
 
-def _panel_pieces(
-    layer: Layer, grid: Grid, rows: Runs, cols: Runs, budget: Budget
-) -> Iterator[_Piece]:
-    """Pieces of a grid with row groups, a touched panel each; its map says which blocks the rows
-    are in.
+@dataclass(frozen=True)
+class Panel:
+    """A panel of a grid with row groups: its rows, the number of its map among the blocks, and the
+    descriptors of the blocks after that in the panel, with the row index they refer to.
     """
+
+    first_row: int
+    last_row: int  # exclusive
+    map_number: int
+    descriptors: NDArray[np.void]
+    row_index: NDArray[np.uint32]
+
+
+def touched_panels(layer: Layer, grid: Grid, rows: Runs) -> Iterator[Panel]:
+    """The panels that hold selected rows, their maps read and checked. Raises CorruptError."""
     n_panels = -(-grid.rows // grid.panel_rows)
     maps = np.flatnonzero(layer.headers["coding"] == batch.ROW_GROUPS)
     if len(maps) != n_panels:
@@ -308,9 +322,7 @@ def _panel_pieces(
             f"layer {layer.head.name!r:.200}: has {len(maps)} row-group maps, expected {n_panels}"
         )
     edges = band_edges(n_panels, grid.rows, 0, n_panels)
-    counts = rows.before(edges)
-    (part,) = _columns(grid, cols, grid.col_bands)
-    for panel in np.flatnonzero(np.diff(counts)).tolist():
+    for panel in np.flatnonzero(np.diff(rows.before(edges))).tolist():
         first, last = int(edges[panel]), int(edges[panel + 1])
         number = int(maps[panel])
         groups = batch.decode_row_groups(
@@ -326,17 +338,29 @@ def _panel_pieces(
                 f"layer {layer.head.name!r:.200}: panel {panel} has {end - number - 1} blocks, "
                 f"its map makes {len(descriptors)}"
             )
+        yield Panel(first, last, number, descriptors, row_index)
+
+
+def _panel_pieces(
+    layer: Layer, grid: Grid, rows: Runs, cols: Runs, budget: Budget
+) -> Iterator[_Piece]:
+    """Pieces of a grid with row groups, a touched panel each; its map says which blocks the rows
+    are in.
+    """
+    (part,) = _columns(grid, cols, grid.col_bands)
+    for panel in touched_panels(layer, grid, rows):
+        first, last, row_index = panel.first_row, panel.last_row, panel.row_index
         take = rows.between(first, last)
         wanted = np.zeros(last - first, dtype=np.int64)
         wanted[take] = 1
         before = np.concatenate([[0], np.cumsum(wanted[row_index])])
-        by_band = descriptors.reshape(-1, grid.col_bands)
+        by_band = panel.descriptors.reshape(-1, grid.col_bands)
         begin = by_band["row_index_first"][:, 0].astype(np.int64)
         touched = np.flatnonzero(before[begin + by_band["rows"][:, 0]] - before[begin])
         blocks = by_band[touched][:, part.touched]
         blocks["matrix_offset"] = part.edges[:-1] * grid.unit_bytes
         blocks["row_stride"] = part.width * grid.unit_bytes
-        numbers = touched[:, None] * grid.col_bands + part.touched + number + 1
+        numbers = touched[:, None] * grid.col_bands + part.touched + panel.map_number + 1
         yield _Piece(
             numbers.reshape(-1),
             blocks.reshape(-1),
@@ -345,12 +369,13 @@ def _panel_pieces(
             part.width,
             take,
             part.take,
-            int(counts[panel]),
+            int(rows.before(np.array([first]))[0]),
             part.put,
         )
 
 
-def _check_count(layer: Layer, expected: int) -> None:
+def check_count(layer: Layer, expected: int) -> None:
+    """Raise CorruptError if a layer has not so many blocks."""
     if len(layer.headers) != expected:
         raise CorruptError(
             f"layer {layer.head.name!r:.200}: has {len(layer.headers)} blocks, expected {expected}"

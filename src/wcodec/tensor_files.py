@@ -49,6 +49,7 @@ class TensorFile(Protocol):
 
     @property
     def reader(self) -> Reader | None: ...
+    def count_blocks(self, n_blocks: int) -> None: ...
     def read(self, name: str) -> _Bytes: ...
     def read_all(self) -> Iterator[tuple[str, _Bytes]]: ...
     def read_selection(self, name: str, positions: Sequence[Positions]) -> _Bytes: ...
@@ -56,11 +57,20 @@ class TensorFile(Protocol):
     def verify(self) -> dict[str, Any]: ...
 
 
-class _WcodecFile:
-    def __init__(self, source: Source, budget: Budget, limits: ReadLimits | None) -> None:
-        self.path = source if isinstance(source, str) else "bytes"
+class _Counted:
+    def __init__(self) -> None:
         self.n_blocks = 0
         self._lock = threading.Lock()
+
+    def count_blocks(self, n_blocks: int) -> None:
+        with self._lock:
+            self.n_blocks += n_blocks
+
+
+class _WcodecFile(_Counted):
+    def __init__(self, source: Source, budget: Budget, limits: ReadLimits | None) -> None:
+        super().__init__()
+        self.path = source if isinstance(source, str) else "bytes"
         self._budget = budget
         self._limits = limits
         self.reader = Reader(source, limits=limits)
@@ -75,13 +85,13 @@ class _WcodecFile:
         data = batch.aligned_empty(self.entries[name].data_bytes)
         for _ in decode_windows(layer, self._budget, data):
             pass
-        self._count(len(layer.headers))
+        self.count_blocks(len(layer.headers))
         return data
 
     def read_all(self) -> Iterator[tuple[str, _Bytes]]:
         """All tensors in order; small ones share memory."""
         for entry, data in decode_layers(self.reader, self._budget):
-            self._count(self.reader.resolve(entry.name).n_blocks)
+            self.count_blocks(self.reader.resolve(entry.name).n_blocks)
             yield entry.name, data
 
     def read_selection(self, name: str, positions: Sequence[Positions]) -> _Bytes:
@@ -91,7 +101,7 @@ class _WcodecFile:
             data = as_array(self.read(name), layer.head.dtype, shape)
             return _part(data, positions)
         data, n_blocks = decode_selection(layer, positions, self._budget)
-        self._count(n_blocks)
+        self.count_blocks(n_blocks)
         return data
 
     def info(self, name: str) -> dict[str, Any]:
@@ -100,20 +110,16 @@ class _WcodecFile:
     def verify(self) -> dict[str, Any]:
         return inspection.verify(self.path, threads=self._budget.threads, limits=self._limits)
 
-    def _count(self, n_blocks: int) -> None:
-        with self._lock:
-            self.n_blocks += n_blocks
-
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):  # if it could not be opened
             self.reader.close()
 
 
-class _SafetensorsFile:
-    n_blocks = 0
+class _SafetensorsFile(_Counted):
     reader = None
 
     def __init__(self, path: str) -> None:
+        super().__init__()
         self.path = path
         self._file = SafetensorsFile(path)
         self._tensors = {tensor.name: tensor for tensor in self._file.tensors}

@@ -233,9 +233,9 @@ def load_to_torch(
 
     `slices` maps names of tensors to what would stand in the brackets of get_slice(name)[...]; of
     those only the blocks that are touched are read and decoded. On a CUDA device tensors cross the
-    bus as they are stored and are decoded there; parts of tensors, and what docs/guide/gpu.md
-    names, are decoded on the CPU and copied, and so is everything without `use_gpu_decode` or, with
-    a RuntimeWarning, on a GPU that cannot decode. Beside the tensors that takes at most 512 MiB.
+    bus as they are stored and are decoded there; what docs/guide/gpu.md names is decoded on the CPU
+    and copied, and so is everything without `use_gpu_decode` or, with a RuntimeWarning, on a GPU
+    that cannot decode. Beside the tensors that takes at most 512 MiB.
 
     Raises KeyError for a name in `slices` that no tensor has, DeviceError for a device that is not
     there, and what lazy_state_dict raises.
@@ -249,12 +249,8 @@ def load_to_torch(
     gpu = device_for(device) if use_gpu_decode else None
     on_gpu: dict[str, torch.Tensor] = {}
     if gpu is not None:
-        homes = {
-            name: file
-            for name, file in checkpoint.homes.items()
-            if name not in slices and file.reader is not None
-        }
-        on_gpu = read_all_to(homes, gpu, budget)
+        homes = {name: file for name, file in checkpoint.homes.items() if file.reader is not None}
+        on_gpu = read_all_to(homes, gpu, budget, slices)
     return {
         name: on_gpu.pop(name)
         if name in on_gpu

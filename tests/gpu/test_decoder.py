@@ -57,11 +57,24 @@ def many_arrays():
         arrays[f"{dtype} large"] = gaussian(dtype, SIZES[-1] + 77)
     arrays["f32 of f16"] = gaussian("F16", 90_000).astype(np.float32)
     arrays["f32 of bf16"] = gaussian("BF16", 90_000).astype(np.float32)
+    arrays |= grouped_arrays()
     arrays["ints"] = np.arange(5000)
+    arrays["i16"] = (gaussian("F32", 90_000) * 9000).astype(np.int16).reshape(300, 300)
     arrays["noise"] = np.frombuffer(np.random.default_rng(1).bytes(9999), np.uint8)
     arrays["nothing"] = np.empty((0, 4), np.float32)
     arrays["scalar"] = np.array(2.5, np.float32)
     arrays["tied"] = arrays["F32 rows"]
+    return arrays
+
+
+def grouped_arrays():
+    """Matrices whose rows are of several kinds, which become row groups."""
+    arrays = {}
+    for name, rows, cols in (("groups", 700, 300), ("wide groups", 300, 2500)):
+        array = gaussian("F32", rows * cols).reshape(rows, cols)
+        array[::2] = array[::2].astype(np.float16)
+        array[1::6] = 0
+        arrays[name] = array
     return arrays
 
 
@@ -90,14 +103,14 @@ def kernels_of(path) -> set[str]:
     with Reader(path) as reader:
         for name in reader.layers:
             layer = reader.open_layer(name)
-            if layer.head.family in (batch.SPATIAL, batch.LZ) or layer.head.row_groups:
+            if layer.head.family in (batch.SPATIAL, batch.LZ):
                 continue
             for header in layer.headers:
                 if header["coding"] == batch.RANS16:
                     found.add(decoder_module.rans16_kernel(int(header["form"])))
                 elif header["coding"] == batch.RANS32:
                     found.add(decoder_module.rans32_kernel(unit_bytes(layer.head.dtype)))
-                else:
+                elif header["coding"] != batch.ROW_GROUPS:
                     found.add(decoder_module.COPY_KERNEL)
     return found
 
@@ -155,7 +168,8 @@ def test_memory_beside_the_tensors(path, device, monkeypatch):
     taken = []
     empty = device.empty
     monkeypatch.setattr(device, "empty", lambda n: taken.append(n) or empty(n))
-    monkeypatch.setattr(device, "host_empty", lambda n: taken.append(n) or empty(n))
+    for name in ("host_empty", "empty_for_upload"):
+        monkeypatch.setattr(device, name, lambda n: taken.append(n) or empty(n))
     load_to_torch(path, device="cuda")
     with Reader(path) as reader:
         tensors = sum(entry.data_bytes for entry in reader.layers.values())
@@ -163,6 +177,60 @@ def test_memory_beside_the_tensors(path, device, monkeypatch):
     ring = 2 * decoder_module.N_SLOTS * decoder_module.SLOT_BYTES
     assert ring < 512 << 20
     assert sum(taken) <= tensors + ring + 16 * blocks
+
+
+# ---- Parts of tensors ----
+
+PARTS = (
+    np.s_[100:200],
+    np.s_[0],
+    np.s_[-1, 5],
+    np.s_[3:290:7],
+    np.s_[:, 128:256],
+    np.s_[:, 5:6],
+    np.s_[17:270, 100:299],
+    np.s_[[5, 3, 3, 200]],
+    np.s_[[250, 7], -40:],
+    np.s_[:, ::3],
+    np.s_[:0],
+    np.s_[...],
+)
+
+
+@pytest.mark.parametrize("name", ["BF16 rows", "F32 rows", "groups", "wide groups", "i16"])
+def test_parts(path, device, name):
+    with wcodec.safe_open(path, "pt") as on_cpu, wcodec.safe_open(path, "pt", "cuda") as on_gpu:
+        whole = on_cpu.get_tensor(name)
+        for part in PARTS:
+            expected, found = whole[part], on_gpu.get_slice(name)[part]
+            assert found.shape == expected.shape
+            assert as_bytes({"x": found}) == as_bytes({"x": expected}), part
+    part = load_to_torch(path, device="cuda", slices={name: np.s_[5:9, 7:]})[name]
+    assert as_bytes({"x": part}) == as_bytes({"x": whole[5:9, 7:]})
+
+
+def test_only_touched_blocks_are_read(path, device):
+    with Reader(path) as reader:
+        n_blocks = {name: len(reader.open_layer(name).headers) for name in reader.layers}
+    with wcodec.safe_open(path, "pt", device="cuda") as file:
+        for name in ("F32 large", "wide groups"):
+            before = file.blocks_decoded
+            part = file.get_slice(name)[:1]
+            assert device.launched
+            assert 0 < file.blocks_decoded - before < n_blocks[name]
+            assert as_bytes({"x": part})["x"] == as_bytes({"x": load_to_torch(path)[name][:1]})["x"]
+        before = file.blocks_decoded
+        whole = file.get_tensor("wide groups")
+        assert file.blocks_decoded - before <= n_blocks["wide groups"]
+        assert as_bytes({"x": whole})["x"] == as_bytes(load_to_torch(path))["wide groups"]
+    found = wcodec.torch.load_file(path, device="cuda")
+    assert as_bytes(found) == as_bytes(load_to_torch(path))
+
+
+def test_rows_apart_are_row_groups(path):
+    with Reader(path) as reader:
+        for name in grouped_arrays():
+            assert reader.open_layer(name).head.row_groups
 
 
 # ---- What is wrong ----

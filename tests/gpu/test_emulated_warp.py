@@ -401,6 +401,33 @@ def test_copies(unit_bytes):
                         assert (output == CANARY).all()
 
 
+@pytest.mark.parametrize("row_bytes", [1, 6, 64, 1000])
+def test_copies_to_rows_of_a_map(row_bytes):
+    rng = np.random.default_rng(row_bytes)
+    for n_rows, offset, gap in ((1, 0, 0), (5, 0, 16), (5, 3, 1)):
+        source = aligned(n_rows * (row_bytes + gap))
+        source[:] = rng.integers(0, 256, source.size)
+        row_map = rng.permutation(9)[:n_rows].astype(np.uint32)
+        row_map[2:3] = 0xFFFFFFFF  # not wanted
+        wanted = row_map != 0xFFFFFFFF
+        stride = row_bytes + 8
+        output = aligned(10 * stride, offset)
+        copy_block_emulated(
+            source,
+            output,
+            row_stride=stride,
+            row_bytes=row_bytes,
+            n_rows=n_rows,
+            row_map=row_map,
+            source_stride=row_bytes + gap,
+        )
+        rows = output.reshape(10, stride)
+        expected = source.reshape(n_rows, -1)[wanted, :row_bytes]
+        assert rows[row_map[wanted], :row_bytes].tobytes() == expected.tobytes()
+        rows[row_map[wanted], :row_bytes] = CANARY
+        assert (output == CANARY).all()
+
+
 def test_step_raw_bytes():
     """The figures of docs/format.md, by form."""
     assert [step_raw_bytes(form) for form in FORMS] == [

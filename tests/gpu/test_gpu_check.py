@@ -40,7 +40,7 @@ class BrokenDevice(EmulatedDevice):
     def empty(self, n_bytes):
         return super().empty(n_bytes).zero_()
 
-    host_empty = EmulatedDevice.empty
+    host_empty = empty_for_upload = EmulatedDevice.empty
 
 
 def run(name, device):
@@ -78,7 +78,7 @@ def test_one_byte_too_many_is_seen():
                 self.last = memory
             return memory
 
-        host_empty = EmulatedDevice.empty
+        host_empty = empty_for_upload = EmulatedDevice.empty
 
     with pytest.raises(AssertionError, match=r"have changed|differs"):
         run("correctness", Overrunning())

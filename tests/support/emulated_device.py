@@ -28,13 +28,15 @@ class EmulatedDevice:
         self.launched: list[str] = []
         self.uploaded_bytes = 0
         self._queue: list[Callable[[], None]] = []
+        self._in_use: list[torch.Tensor] = []  # a GPU keeps memory until what was queued is done
 
     def empty(self, n_bytes: int) -> torch.Tensor:
         memory = torch.full((n_bytes + 256,), CANARY, dtype=torch.uint8)
+        self._in_use.append(memory)
         start = -memory.data_ptr() % 256
         return memory[start : start + n_bytes]
 
-    host_empty = empty
+    host_empty = empty_for_upload = empty
 
     def upload(self, target: torch.Tensor, source: torch.Tensor) -> None:
         self.uploaded_bytes += len(source)
@@ -59,6 +61,7 @@ class EmulatedDevice:
     def wait(self) -> None:
         while self._queue:
             self._queue.pop(0)()
+        self._in_use.clear()
 
 
 class _Event:

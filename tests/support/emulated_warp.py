@@ -71,10 +71,11 @@ COPY_DESCRIPTOR = np.dtype(
         ("source", "<u8"),
         ("output", "<u8"),
         ("row_stride", "<u8"),
+        ("row_map", "<u8"),
+        ("source_stride", "<u4"),
         ("row_bytes", "<u4"),
         ("n_rows", "<u4"),
         ("unit_bytes", "<u4"),
-        ("reserved", "<u4"),
     ]
 )
 
@@ -400,6 +401,8 @@ def copy_block_emulated(
     row_bytes: int,
     n_rows: int,
     unit_bytes: int = 0,
+    row_map: np.ndarray | None = None,
+    source_stride: int | None = None,
 ) -> None:
     """Copy rows of bytes, or fill them with one unit of `unit_bytes`."""
     block = np.zeros(1, COPY_DESCRIPTOR)
@@ -408,5 +411,8 @@ def copy_block_emulated(
     block["row_stride"] = row_stride
     block["row_bytes"] = row_bytes
     block["n_rows"] = n_rows
+    block["source_stride"] = row_bytes if source_stride is None else source_stride
     block["unit_bytes"] = unit_bytes
+    if row_map is not None:
+        block["row_map"] = row_map.ctypes.data
     _library().emulate_copy(block.ctypes.data, 256)

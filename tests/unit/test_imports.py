@@ -58,10 +58,11 @@ ALLOWED = {
     "slices": WINDOWS,
     "indexing": {"errors", "slices"},
     "tensor_files": DECODE | {"decode", "inspection", "slices"},
-    "handle": DECODE | {"decode", "indexing", "tensor_files", "torch_tensors"},  # that on request
+    "handle": DECODE
+    | {"decode", "indexing", "tensor_files", "torch_tensors", "gpu_files"},  # these two on request
     "numpy": DECODE | {"decode", "encode", "handle", "tensor_files"},
     "torch_tensors": LEAVES,
-    "gpu_files": LEAVES | {"cuda", "decode", "tensor_files", "torch_tensors"},
+    "gpu_files": LEAVES | {"cuda", "decode", "indexing", "tensor_files", "torch_tensors"},
     "lazy_tensor": LEAVES
     | {"gpu_files", "safetensors_file", "handle", "tensor_files", "torch_tensors"},
     "torch": DECODE

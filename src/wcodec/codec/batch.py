@@ -244,7 +244,20 @@ RANS32_DESCRIPTOR = np.dtype(
         "itemsize": _core.RANS32_DESCRIPTOR_BYTES,
     }
 )
-COPY_DESCRIPTOR = np.dtype(f"V{_core.COPY_DESCRIPTOR_BYTES}")
+COPY_DESCRIPTOR = np.dtype(
+    [
+        ("source", "<u8"),
+        ("output", "<u8"),
+        ("row_stride", "<u8"),
+        ("row_map", "<u8"),
+        ("source_stride", "<u4"),
+        ("row_bytes", "<u4"),
+        ("n_rows", "<u4"),
+        ("unit_bytes", "<u4"),
+    ]
+)
+assert COPY_DESCRIPTOR.itemsize == _core.COPY_DESCRIPTOR_BYTES
+NO_ROW = _core.NO_ROW
 FORM_NAMES = {
     value: name.removeprefix("FORM_").lower()
     for name, value in vars(_core).items()

@@ -3,15 +3,17 @@
 are checked there, uploaded and decoded into their places.
 
 Nothing waits for the device but a slot of the ring that is still in use, and finish(), which looks
-at the status of every stream. Codings without a kernel, and row groups, are decoded on the host and
-copied.
+at the status of every stream. What has no place of its own in the output, a block of which a part
+is wanted or whose rows lie apart, is decoded beside it and moved. Codings without a kernel are
+decoded on the host and copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,10 @@ from wcodec.codec import batch
 from wcodec.codec.layout import Grid
 from wcodec.container import Layer, Reader
 from wcodec.cuda.device import Device, Event
-from wcodec.errors import CorruptError
+from wcodec.cuda.placement import Placement, selection, whole_layer
+from wcodec.dtypes import unit_bytes
 from wcodec.memory import Budget
-from wcodec.slices import read_blocks
+from wcodec.slices import Positions, decode_selection, matrix_runs, read_blocks
 from wcodec.windows import decode_windows, grid_of
 
 N_SLOTS = 3
@@ -37,6 +40,8 @@ READ_THREADS = 4
 ALIGNMENT = 256
 DESCRIPTOR_ALIGNMENT = 16
 SLACK_FOR_KERNELS = 32 * DESCRIPTOR_ALIGNMENT  # each may begin with a gap, and so may parameters
+# Of row groups on the device: the row index of a block must fit into a slot beside it.
+MAX_PANEL_ROWS = 2 << 20
 WARP_THREADS = 32
 COPY_KERNEL, COPY_THREADS = "wcodec_copy_blocks", 256
 
@@ -45,15 +50,24 @@ _Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Some blocks of a layer and where they go: descriptors count from the beginning of target."""
+    """Some blocks of a layer and where they go in the target."""
 
     layer: Layer
-    numbers: NDArray[np.int64]
-    descriptors: NDArray[np.void]
+    placement: Placement
     target: torch.Tensor
     unit_bytes: int
-    room: int  # in a slot: the blocks and slack, to a multiple of ALIGNMENT
+    block_room: int  # in a slot: the blocks and slack, to a multiple of ALIGNMENT
     more_room: int  # for descriptors and parameters, at most
+    moved_ends: NDArray[np.int64]  # of each block that is moved, in scratch memory
+
+    @property
+    def room(self) -> int:
+        """In a slot, for the blocks and the row index."""
+        return self.block_room + _align(self.placement.row_index.nbytes)
+
+    @property
+    def moved_bytes(self) -> int:
+        return int(self.moved_ends[-1]) if len(self.moved_ends) else 0
 
 
 @dataclass
@@ -64,15 +78,22 @@ class _Slot:
     chunks: list[_Chunk] = field(default_factory=list)
     data_bytes: int = 0
     more_bytes: int = 0
+    moved_bytes: int = 0
 
     def has_room(self, chunk: _Chunk) -> bool:
         needed = self.data_bytes + chunk.room + self.more_bytes + chunk.more_room
-        return needed <= len(self.host)
+        moved = self.moved_bytes + chunk.moved_bytes
+        return max(needed, moved) <= len(self.host)
 
     def add(self, chunk: _Chunk) -> None:
         self.chunks.append(chunk)
         self.data_bytes += chunk.room
         self.more_bytes += chunk.more_room
+        self.moved_bytes += chunk.moved_bytes
+
+    def clear(self) -> None:
+        self.chunks.clear()
+        self.data_bytes = self.more_bytes = self.moved_bytes = 0
 
 
 @dataclass(frozen=True)
@@ -88,8 +109,8 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Launched:
-    """Streams and blocks that were launched: their statuses, on the device, and which block of
-    which layer each is of.
+    """Streams and blocks that were launched: their statuses, on the device, and what they are of,
+    in the same order.
     """
 
     status: torch.Tensor
@@ -107,6 +128,7 @@ class _Launched:
 
 class Decoder:
     """Decodes layers on one device, one after the other; results are good after finish().
+    `n_blocks` counts the blocks decoded so far.
 
     The memory of tensors that decode() has been given must stay until then. Not for several threads
     at once. Close it, or use it as a context manager.
@@ -119,6 +141,7 @@ class Decoder:
         self._slots: list[_Slot] = []
         self._turn = 0
         self._launched: list[_Launched] = []
+        self.n_blocks = 0
 
     def __enter__(self) -> Decoder:
         return self
@@ -132,19 +155,34 @@ class Decoder:
 
     def decode(self, layer: Layer) -> torch.Tensor:
         """Return the bytes of a stored layer, on the device. Raises CorruptError, OSError."""
-        target = self._device.empty(layer.head.data_bytes)
         grid = grid_of(layer.head)
+        target = self._device.empty(layer.head.data_bytes)
         if layer.head.data_bytes == 0:
             layer.finish()
         elif self._has_kernels(layer, grid):
-            if grid.n_blocks != len(layer.headers):
-                raise CorruptError(
-                    f"layer {layer.head.name!r:.200}: has {len(layer.headers)} blocks, "
-                    f"expected {grid.n_blocks}"
-                )
-            self._add(layer, np.arange(grid.n_blocks), grid.all_blocks(), target, grid.unit_bytes)
+            for placement in whole_layer(layer, grid):
+                self._add(layer, placement, target, grid.unit_bytes)
         else:
             self._decode_on_host(layer, target)
+        return target
+
+    def decode_part(self, layer: Layer, positions: Sequence[Positions]) -> torch.Tensor:
+        """Return the bytes of a stored layer at these positions of its axes, as decode_selection()
+        does, on the device. Raises CorruptError, OSError.
+        """
+        grid = grid_of(layer.head)
+        n_bytes = prod(map(len, positions)) * unit_bytes(layer.head.dtype)
+        target = self._device.empty(n_bytes)
+        if n_bytes == 0:
+            return target
+        rows, cols = matrix_runs(layer.head, positions)
+        if len(cols.starts) == 1 and self._has_kernels(layer, grid):
+            for placement in selection(layer, grid, rows, cols):
+                self._add(layer, placement, target, grid.unit_bytes)
+        else:
+            data, n_blocks = decode_selection(layer, positions, self._budget)
+            self.n_blocks += n_blocks
+            target.copy_(torch.from_numpy(data))
         return target
 
     def decode_named(self, reader: Reader, name: str) -> torch.Tensor:
@@ -166,8 +204,9 @@ class Decoder:
     # ---- What goes where ----
 
     def _has_kernels(self, layer: Layer, grid: Grid) -> bool:
-        families = (batch.RAW, batch.RANS16, batch.RANS32)
-        if grid.row_groups or layer.head.family not in families:
+        if layer.head.family not in (batch.RAW, batch.RANS16, batch.RANS32):
+            return False
+        if grid.row_groups and grid.panel_rows > MAX_PANEL_ROWS:
             return False
         headers = layer.headers
         if headers["n_streams"].max(initial=0) > MAX_STREAMS:  # the host says what is wrong
@@ -176,24 +215,27 @@ class Decoder:
         return all(rans16_kernel(form) in self._device.kernels for form in forms.tolist())
 
     def _decode_on_host(self, layer: Layer, target: torch.Tensor) -> None:
+        self.n_blocks += len(layer.headers)
         start = 0
         for window in decode_windows(layer, self._budget):
             target[start : start + len(window)].copy_(torch.from_numpy(window))
             start += len(window)
 
     def _add(
-        self,
-        layer: Layer,
-        numbers: NDArray[np.int64],
-        descriptors: NDArray[np.void],
-        target: torch.Tensor,
-        unit_bytes: int,
+        self, layer: Layer, placement: Placement, target: torch.Tensor, unit_bytes: int
     ) -> None:
         """Queue blocks, in chunks."""
+        numbers, descriptors = placement.numbers, placement.descriptors
+        self.n_blocks += len(numbers)
         batch.check_payload_sizes(layer.headers[numbers], layer.head.name, numbers)
         sizes = layer.offsets[numbers + 1] - layer.offsets[numbers]
         more = batch.device_room(layer.headers[numbers], descriptors)
-        ends = np.cumsum(sizes + more)
+        moved = np.zeros(len(numbers), np.int64)
+        if placement.first_cols is not None:
+            more += batch.COPY_DESCRIPTOR.itemsize + descriptors["rows"] * np.int64(4)
+            moved = descriptors["rows"].astype(np.int64) * descriptors["cols"] * unit_bytes
+            moved = -(-moved // ALIGNMENT) * ALIGNMENT
+        ends = np.cumsum(sizes + more + moved)
         first = begin = 0
         while first < len(numbers):
             last = int(np.searchsorted(ends, begin + CHUNK_BYTES, side="right"))
@@ -201,12 +243,12 @@ class Decoder:
             part = slice(first, last)
             chunk = _Chunk(
                 layer,
-                numbers[part],
-                descriptors[part],
+                placement.part(first, last),
                 target,
                 unit_bytes,
                 _align(int(sizes[part].sum()) + batch.READ_SLACK_BYTES),
                 int(more[part].sum()) + SLACK_FOR_KERNELS,
+                np.cumsum(moved[part]),
             )
             if not self._slot().has_room(chunk):
                 self._flush()
@@ -217,8 +259,8 @@ class Decoder:
 
     def _slot(self) -> _Slot:
         if self._turn == len(self._slots):
-            host, device = self._device.host_empty(SLOT_BYTES), self._device.empty(SLOT_BYTES)
-            self._slots.append(_Slot(host, device))
+            host = self._device.host_empty(SLOT_BYTES)
+            self._slots.append(_Slot(host, self._device.empty_for_upload(SLOT_BYTES)))
         return self._slots[self._turn]
 
     def _flush(self) -> None:
@@ -229,20 +271,25 @@ class Decoder:
         if slot.in_use is not None:
             slot.in_use.synchronize()
         places = np.cumsum([0, *(chunk.room for chunk in slot.chunks)]).tolist()
+        scratch = self._device.empty(slot.moved_bytes)
+        beside = np.cumsum([0, *(chunk.moved_bytes for chunk in slot.chunks)])
+        beside = (beside + scratch.data_ptr()).tolist()
         described = list(
             self._readers.map(
-                lambda chunk, place: _read(chunk, slot, place), slot.chunks, places[:-1]
+                lambda chunk, place, beside: _read(chunk, slot, place, beside),
+                slot.chunks,
+                places[:-1],
+                beside[:-1],
             )
         )
         self._launch(slot, described)
         slot.in_use = self._device.event()
-        slot.chunks.clear()
-        slot.data_bytes = slot.more_bytes = 0
+        slot.clear()
         self._turn = (self._turn + 1) % N_SLOTS
 
-    def _launch(self, slot: _Slot, described: list[batch.DeviceBlocks]) -> None:
+    def _launch(self, slot: _Slot, described: list[_Described]) -> None:
         """Put parameters and descriptors into the slot, behind the data, upload all, and launch
-        the kernels that these ask for.
+        the kernels that these ask for; what is moved last.
         """
         at = slot.data_bytes
 
@@ -256,23 +303,44 @@ class Decoder:
             return place
 
         by_kernel: dict[str, list[_Work]] = {}
-        for chunk, blocks in zip(slot.chunks, described, strict=True):
-            blocks.rans32["parameters"] += np.uint64(put(blocks.parameters))
-            for kernel, work in _work(chunk, blocks):
+        for chunk, found in zip(slot.chunks, described, strict=True):
+            found.blocks.rans32["parameters"] += np.uint64(put(found.blocks.parameters))
+            for kernel, work in _work(chunk, found.blocks):
                 by_kernel.setdefault(kernel, []).append(work)
-        launches = []
-        for kernel, parts in sorted(by_kernel.items()):
-            address = put(np.concatenate([part.descriptors.view(np.uint8) for part in parts]))
-            launches.append((kernel, parts, address))
+        copies = by_kernel.pop(COPY_KERNEL, [])
+        moves = [found.moves for found in described if len(found.moves)]
+        decoded = sorted(by_kernel.items())
+        all_work = [part for _, parts in decoded for part in parts]
+        addresses = [
+            put(_joined([part.descriptors for part in parts]))
+            for parts in [copies, *(parts for _, parts in decoded)]
+        ]
+        move_address = put(_joined(moves))
+        status = self._device.empty(4 * sum(len(part.descriptors) for part in all_work))
+        self._launched.append(_Launched(status, all_work))
         self._device.upload(slot.device[:at], slot.host[:at])
-        for kernel, parts, address in launches:
+        n = sum(len(part.descriptors) for part in copies)
+        if n:
+            self._device.launch(COPY_KERNEL, n, COPY_THREADS, addresses[0])
+        to = status.data_ptr()
+        for (kernel, parts), address in zip(decoded, addresses[1:], strict=True):
             n = sum(len(part.descriptors) for part in parts)
-            if kernel == COPY_KERNEL:
-                self._device.launch(kernel, n, COPY_THREADS, address)
-                continue
-            status = self._device.empty(4 * n)
-            self._launched.append(_Launched(status, parts))
-            self._device.launch(kernel, n, WARP_THREADS, address, status.data_ptr())
+            self._device.launch(kernel, n, WARP_THREADS, address, to)
+            to += 4 * n
+        if moves:
+            self._device.launch(COPY_KERNEL, sum(map(len, moves)), COPY_THREADS, move_address)
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What a device needs for a chunk: to decode its blocks, and to move them."""
+
+    blocks: batch.DeviceBlocks
+    moves: NDArray[np.void]
+
+
+def _joined(records: list[NDArray[np.void]]) -> _Bytes:
+    return np.concatenate([np.empty(0, np.uint8), *(part.view(np.uint8) for part in records)])
 
 
 def _work(chunk: _Chunk, blocks: batch.DeviceBlocks) -> Iterator[tuple[str, _Work]]:
@@ -288,21 +356,50 @@ def _work(chunk: _Chunk, blocks: batch.DeviceBlocks) -> Iterator[tuple[str, _Wor
         yield rans32_kernel(chunk.unit_bytes), _Work(blocks.rans32, layer, blocks.rans32_numbers)
 
 
-def _read(chunk: _Chunk, slot: _Slot, place: int) -> batch.DeviceBlocks:
-    """Read a chunk to its place in a slot and check it."""
+def _read(chunk: _Chunk, slot: _Slot, place: int, scratch: int) -> _Described:
+    """Read a chunk to its place in a slot and check it; `scratch` is the address of memory for the
+    blocks that are moved.
+    """
+    placement = chunk.placement
     data = slot.host.numpy()[place : place + chunk.room]
-    read_blocks(chunk.layer, chunk.numbers, data)
-    return batch.describe_blocks(
-        batch.Blocks(chunk.layer.headers[chunk.numbers], data),
+    read_blocks(chunk.layer, placement.numbers, data[: chunk.block_room])
+    data_address = slot.device.data_ptr() + place
+    descriptors, matrix_bytes = placement.descriptors, len(chunk.target)
+    matrix_address = chunk.target.data_ptr()
+    moves = np.zeros(0, batch.COPY_DESCRIPTOR)
+    if placement.first_cols is not None and placement.n_cols is not None:
+        index = placement.row_index.view(np.uint8)
+        data[chunk.block_room : chunk.block_room + len(index)] = index
+        starts = np.concatenate([[0], chunk.moved_ends[:-1]]).astype(np.uint64)
+        unit = chunk.unit_bytes
+        moves = np.zeros(len(descriptors), batch.COPY_DESCRIPTOR)
+        moves["source"] = starts + np.uint64(scratch)
+        moves["source"] += placement.first_cols.astype(np.uint64) * np.uint64(unit)
+        moves["source_stride"] = descriptors["cols"] * unit
+        moves["output"] = descriptors["matrix_offset"] + np.uint64(matrix_address)
+        moves["row_stride"] = descriptors["row_stride"]
+        indexed = descriptors["row_index_first"] != batch.NO_ROW_INDEX
+        moves["row_map"][indexed] = descriptors["row_index_first"][indexed] * np.uint64(4)
+        moves["row_map"][indexed] += np.uint64(data_address + chunk.block_room)
+        moves["row_bytes"] = placement.n_cols * unit
+        moves["n_rows"] = descriptors["rows"]
+        descriptors = descriptors.copy()
+        descriptors["matrix_offset"] = starts
+        descriptors["row_stride"] = descriptors["cols"] * np.uint64(unit)
+        descriptors["row_index_first"] = batch.NO_ROW_INDEX
+        matrix_address, matrix_bytes = scratch, chunk.moved_bytes
+    blocks = batch.describe_blocks(
+        batch.Blocks(chunk.layer.headers[placement.numbers], data),
         chunk.layer.head.family,
-        chunk.descriptors,
-        len(chunk.target),
+        descriptors,
+        matrix_bytes,
         chunk.unit_bytes,
-        data_address=slot.device.data_ptr() + place,
-        matrix_address=chunk.target.data_ptr(),
+        data_address=data_address,
+        matrix_address=matrix_address,
         layer=chunk.layer.head.name,
-        numbers=chunk.numbers,
+        numbers=placement.numbers,
     )
+    return _Described(blocks, moves)
 
 
 def rans16_kernel(form: int) -> str:
@@ -317,11 +414,3 @@ def rans32_kernel(unit_bytes: int) -> str:
 
 def _align(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def decode_layer(reader: Reader, name: str, device: Device, budget: Budget) -> torch.Tensor:
-    """Return the bytes of one layer of a file, on the device. Raises what Decoder raises."""
-    with Decoder(device, budget) as decoder:
-        data = decoder.decode_named(reader, name)
-        decoder.finish()
-        return data

@@ -41,6 +41,9 @@ class Device(Protocol):
     def empty(self, n_bytes: int) -> torch.Tensor:
         """New memory of the device, at a multiple of 256."""
 
+    def empty_for_upload(self, n_bytes: int) -> torch.Tensor:
+        """The same, for what upload() writes to."""
+
     def host_empty(self, n_bytes: int) -> torch.Tensor:
         """New memory of the host that can be uploaded while the host goes on."""
 
@@ -91,7 +94,10 @@ class CudaDevice:
         self._uploads = torch.cuda.Stream(self._device)
 
     def empty(self, n_bytes: int) -> torch.Tensor:
-        memory = torch.empty(n_bytes, dtype=torch.uint8, device=self._device)
+        return torch.empty(n_bytes, dtype=torch.uint8, device=self._device)
+
+    def empty_for_upload(self, n_bytes: int) -> torch.Tensor:
+        memory = self.empty(n_bytes)
         # What it was before may be in use on the current stream still.
         self._uploads.wait_stream(torch.cuda.current_stream(self._device))
         return memory

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Blocks of the codings raw and constant (docs/format.md section 7): rows copied, or filled with
-// one unit. The threads of a CTA share a block and do not depend on each other, so the host runs
-// copy_block() for one thread after the other.
+// Blocks of the codings raw and constant (docs/format.md section 7), and those of row groups after
+// they were decoded: rows copied, or filled with one unit. The threads of a CTA share a block and
+// do not depend on each other, so the host runs copy_block() for one thread after the other.
 #pragma once
 
 #include "gpu_descriptors.hpp"
@@ -17,11 +17,15 @@ WCODEC_INLINE void copy_pieces(const CopyDescriptor& block, const uint32_t (&con
                                uint32_t thread, uint32_t n_threads) {
     const uint32_t n_bytes = block.row_bytes * block.n_rows;
     for (uint32_t at = thread * sizeof(T); at < n_bytes; at += n_threads * sizeof(T)) {
-        const uint32_t row = at / block.row_bytes;
+        uint32_t row = at / block.row_bytes;
         const uint32_t column = at % block.row_bytes;
+        const uint64_t from = block.source + uint64_t(row) * block.source_stride + column;
+        if (block.row_map != 0)
+            row = load<uint32_t>(reinterpret_cast<const uint8_t*>(block.row_map) + 4 * row);
+        if (row == NO_ROW) continue;
         T piece;
         if (block.unit_bytes == 0) {
-            piece = load<T>(reinterpret_cast<const uint8_t*>(block.source) + at);
+            piece = load<T>(reinterpret_cast<const uint8_t*>(from));
         } else if constexpr (sizeof(T) == sizeof(Bytes16)) {
             piece = T{{constant[0], constant[1], constant[0], constant[1]}};
         } else {
@@ -40,8 +44,9 @@ WCODEC_INLINE void copy_block(const CopyDescriptor& block, uint32_t thread, uint
             constant[i / 4] |= uint32_t(load<uint8_t>(unit + i % block.unit_bytes)) << 8 * (i % 4);
         }
     }
-    const uint64_t all = (block.unit_bytes == 0 ? block.source : 0) | block.output |
-                         (block.n_rows > 1 ? block.row_stride : 0) | block.row_bytes;
+    const bool has_rows = block.n_rows > 1 || block.row_map != 0;
+    const uint64_t all = (block.unit_bytes == 0 ? block.source | block.source_stride : 0) |
+                         block.output | (has_rows ? block.row_stride : 0) | block.row_bytes;
     if (all % sizeof(Bytes16) == 0) {
         copy_pieces<Bytes16>(block, constant, thread, n_threads);
     } else if (all % sizeof(uint32_t) == 0) {

@@ -2,9 +2,9 @@
 //
 // The entry points of the GPU decoder: wcodec_rans16_FORM, a stream of that form for each CTA,
 // wcodec_rans32_wN, a rans32 block of units of N bytes for each CTA, and wcodec_copy_blocks, a raw
-// or constant block for each CTA. Descriptors, payloads and outputs are in device memory; nothing
-// is allocated and nothing waits for the host, so that launches can be captured in a graph.
-// status[i] gets the STATUS_ bits of streams[i] or blocks[i]: 0 is good.
+// or constant block, or one that is moved, for each CTA. Descriptors, payloads and outputs are in
+// device memory; nothing is allocated and nothing waits for the host, so that launches can be
+// captured in a graph. status[i] gets the STATUS_ bits of streams[i] or blocks[i]: 0 is good.
 //
 // A CTA is one warp. Then blockIdx, and with it the descriptor and every branch of the decoder, is
 // the same for all threads in the compiler's eyes too, and the hardware balances streams of
