@@ -133,6 +133,7 @@ def copy_tree() -> list[Check]:
             data = text.encode()
             checks += found
         write_changed(COPY / name, data)
+        (COPY / name).chmod(path.stat().st_mode)
     write_changed(COPY / "core" / "removal_probe.hpp", PROBE_HPP.encode())
     return checks
 
