@@ -106,6 +106,7 @@ class _WriteBehind:
             self._write_gathered()
             self._hand_over(view)
             return
+        self._wait()  # from now on the caller may change what was handed over
         self._gathered += view
         if len(self._gathered) >= GATHERED_BYTES:
             self._write_gathered()

@@ -4,6 +4,7 @@
 import errno
 import os
 import threading
+import time
 
 import pytest
 
@@ -78,6 +79,28 @@ def test_memory_may_be_used_again_after_the_next_write(tmp_path):
             behind.write(small)
     expected = b"".join(bytes([i]) * 100_001 for i in range(50))
     assert (tmp_path / "a").read_bytes() == expected
+
+
+@pytest.mark.parametrize("n_bytes", [1, 100_000])
+def test_a_slow_write_is_over_when_the_next_has_returned(tmp_path, n_bytes):
+    memory = bytearray(100_000)
+    with open(tmp_path / "a", "wb") as file, overlap.write_behind(_SlowFile(file)) as behind:
+        behind.write(memory)
+        behind.write(bytes(n_bytes))
+        memory[:] = b"x" * len(memory)
+    assert (tmp_path / "a").read_bytes() == bytes(100_000 + n_bytes)
+
+
+class _SlowFile:
+    """What is to be written may be changed for a while before it is."""
+
+    def __init__(self, file):
+        self._file = file
+        self.fileno = file.fileno
+
+    def write(self, data):
+        time.sleep(0.1)
+        self._file.write(data)
 
 
 class _FullFile:
