@@ -119,6 +119,15 @@ struct FormChoice {
     FrequencyTable table;
 };
 
+// The bits of codes that the forms of the set look at.
+uint32_t code_mask_of(uint32_t form_set, uint32_t w) {
+    uint32_t mask = 0;
+    for (uint32_t form = 1; form < N_FORMS; ++form)
+        if ((form_set >> form & 1) && FIELD_MAPS[form].unit_bytes == w)
+            mask |= FIELD_MAPS[form].value_mask >> CODE_SHIFT;
+    return mask == 0 ? N_CODES - 1 : mask;
+}
+
 // The cheapest form of the set that can hold these words.
 FormChoice choose_form(const Survey& survey, uint64_t n_units, uint32_t w, uint32_t form_set) {
     FormChoice best{FORM_NONE, UINT64_MAX, {}};
@@ -396,7 +405,7 @@ Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t
     bool constant;
     if (options.family == CODING_RANS16) {
         Survey survey;
-        kernels().survey_words(words, n, w, survey);
+        kernels().survey_words(words, n, w, code_mask_of(options.form_set, w), survey);
         constant = survey.constant;
         if (!constant) encode_rans16(words, n, w, options, parts, survey, block);
     } else {

@@ -51,7 +51,7 @@ struct DecodeStream {
 };
 
 struct EncodeStream {
-    const uint16_t* values;  // of 128 n_steps units, as split_steps wrote them
+    uint16_t* values;  // of 128 n_steps units, as split_steps wrote them; may be overwritten
     uint64_t n_steps;
     uint8_t* states;        // STATES_BYTES
     uint8_t* bytes_end;     // bytes are written backwards from here; at most 128 n_steps, and
@@ -90,8 +90,10 @@ constexpr uint32_t MAX_JOINED_RUNS = 4;
 struct Kernels {
     const char* name;
     uint32_t (*crc32)(const uint8_t* data, size_t size, uint32_t start);
-    // w = 1, 2 or 4 bytes a word; n > 0.
-    void (*survey_words)(const uint8_t* words, size_t n, uint32_t w, Survey& survey);
+    // w = 1, 2 or 4 bytes a word; n > 0. Bits of codes outside `code_mask`, which is not zero, need
+    // not be told apart.
+    void (*survey_words)(const uint8_t* words, size_t n, uint32_t w, uint32_t code_mask,
+                         Survey& survey);
     // `values` has room for 128 n_steps entries; only encode_stream of the same backend reads them,
     // so each backend orders them as it likes.
     void (*split_steps)(Form form, const uint8_t* words, size_t n_steps, uint16_t* values,
@@ -120,7 +122,8 @@ extern const Kernels AVX2_KERNELS;
 extern const Kernels AVX512_KERNELS;
 
 // Entries that another backend reuses.
-void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, Survey& survey);
+void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, uint32_t code_mask,
+                         Survey& survey);
 const uint8_t* decode_token_steps_scalar(uint32_t* states, const uint8_t* from, const uint8_t* end,
                                          const uint8_t* ids, size_t n_steps,
                                          const TokenSlots* tables, uint8_t* symbols);

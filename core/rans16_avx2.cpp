@@ -4,8 +4,8 @@
 // nothing comes from the standard library: see rans16_avx512.cpp.
 //
 // Decoding works on bytes, 32 lanes in a register, as in rans16_avx512.cpp, and looks everything up
-// with shuffles of 16 bytes: gathers are slow on many processors. Encoding has more to look up:
-// there the table entries of the lanes are fetched by ordinary loads and stored side by side.
+// with shuffles of 16 bytes: gathers are slow on many processors. Encoding does the same, with
+// states of 16 bits.
 #include <immintrin.h>
 
 #include "crc32.hpp"
@@ -363,8 +363,12 @@ INLINE void decode_vector(uint32_t g, uint32_t v, const DecodeTables& tables,
     const uint32_t mask = static_cast<uint32_t>(_mm256_movemask_epi8(due));
     states.high = _mm256_or_si256(high, _mm256_and_si256(due, low));
     states.low = _mm256_or_si256(_mm256_andnot_si256(due, low), take_bytes(from, mask));
-    if (__builtin_expect(escapes != 0, 0))
-        take_escapes<form>(stream, escapes, n_escapes, value_high, value_low);
+    if (__builtin_expect(escapes != 0, 0)) {
+        __m256i with_high = value_high, with_low = value_low;  // those others stay in registers
+        take_escapes<form>(stream, escapes, n_escapes, with_high, with_low);
+        value_high = with_high;
+        value_low = with_low;
+    }
     join_vector<form>(g, v, value_high, value_low, raw, to);
 }
 
@@ -398,6 +402,7 @@ void decode_stream(const DecodeTables& tables, DecodeStream& stream, const uint8
         }
         const uint8_t* const step_begin = next;
         uint8_t* to = target.base + row * target.row_stride + step_in_row * LANES * map.unit_bytes;
+#pragma GCC unroll 4
         for (uint32_t i = 0; i < LANES / 32; ++i)
             decode_vector<form, n_parts>(i / 2, i % 2, tables, stream, states[i], next, n_escapes,
                                          raw, to);
@@ -451,6 +456,180 @@ void decode_streams(Form form, const FrequencyTable& table, DecodeStream* stream
     const DecodeOne decode =
         table.n_symbols <= 32 ? DECODE_STREAM<2>[form] : DECODE_STREAM<4>[form];
     for (uint32_t s = 0; s < n_streams; ++s) decode(tables, streams[s], raw, target);
+}
+
+// ---- survey ----
+
+// Nearly all words of a tensor have one of some 30 neighbouring codes. Those are counted by
+// comparing 32 codes at once with each of them, the others one by one.
+constexpr uint32_t WINDOW_CODES = 40;
+constexpr uint32_t CODES_TOGETHER = 8;
+constexpr uint32_t VECTORS_TOGETHER = 255;  // counts are bytes
+constexpr size_t SAMPLE_WORDS = 1024;
+constexpr uint32_t MAX_OUTSIDE = 32;  // of the sample: more take longer than counting all singly
+
+struct CodeWindow {
+    uint32_t first;
+    uint32_t size;  // a multiple of CODES_TOGETHER; 0: none holds enough
+};
+
+// The window that holds most of the sample's codes.
+CodeWindow choose_window(const uint32_t* counts, uint32_t n_sample) {
+    uint32_t inside = 0;
+    for (uint32_t code = 0; code < WINDOW_CODES; ++code) inside += counts[code];
+    uint32_t most = inside;
+    CodeWindow window{0, WINDOW_CODES};
+    for (uint32_t first = 1; first + WINDOW_CODES <= N_CODES; ++first) {
+        inside += counts[first + WINDOW_CODES - 1] - counts[first - 1];
+        if (inside <= most) continue;
+        most = inside;
+        window.first = first;
+    }
+    if (n_sample - most > MAX_OUTSIDE) return {0, 0};
+    while (counts[window.first + window.size - 1] == 0) --window.size;
+    while (counts[window.first] == 0) {
+        ++window.first;
+        --window.size;
+    }
+    window.size = (window.size + CODES_TOGETHER - 1) / CODES_TOGETHER * CODES_TOGETHER;
+    return window;
+}
+
+// What is counted: the bits of codes that forms look at.
+struct CodeBits {
+    uint32_t shift;  // of those below them
+    uint32_t mask;   // after that
+};
+
+template <typename Word>
+INLINE uint32_t code_of(const uint8_t* words, size_t i, CodeBits bits) {
+    Word word;
+    __builtin_memcpy(&word, words + i * sizeof(Word), sizeof(Word));
+    return word >> (8 * sizeof(Word) - 16 + CODE_SHIFT + bits.shift) & bits.mask;
+}
+
+// Which of 32 words becomes a byte: packing keeps pieces of 16 / w words together, and the halves
+// of a register apart.
+INLINE uint32_t word_of_byte(uint32_t byte, uint32_t w) {
+    const uint32_t piece_words = 16 / w;
+    return (2 * (byte % 16 / piece_words) + byte / 16) * piece_words + byte % piece_words;
+}
+
+// The codes of 16 words, as packing orders them; adds to what all words and their differences have
+// in common.
+template <typename Word>
+INLINE __m256i codes_of(const uint8_t* words, CodeBits bits, __m256i first, __m256i& any,
+                        __m256i& different) {
+    const auto take = [&](size_t at) {
+        const __m256i part = load(words + at);
+        any = _mm256_or_si256(any, part);
+        different = _mm256_or_si256(different, _mm256_xor_si256(part, first));
+        return part;
+    };
+    __m256i tops;
+    if constexpr (sizeof(Word) == 2)
+        tops = take(0);
+    else
+        tops = _mm256_packus_epi32(_mm256_srli_epi32(take(0), 16), _mm256_srli_epi32(take(32), 16));
+    const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(CODE_SHIFT + bits.shift));
+    return _mm256_and_si256(_mm256_srl_epi16(tops, shift), words_of(static_cast<int>(bits.mask)));
+}
+
+// Counts how often each of CODES_TOGETHER numbers from `first` on is among the bytes of the
+// vectors.
+void count_bytes(const uint8_t* bytes, uint32_t n_vectors, uint32_t first, uint32_t* counts) {
+    __m256i number[CODES_TOGETHER], n[CODES_TOGETHER];
+    for (uint32_t k = 0; k < CODES_TOGETHER; ++k) {
+        number[k] = bytes_of(static_cast<int>(first + k));
+        n[k] = _mm256_setzero_si256();
+    }
+#pragma GCC unroll 4
+    for (uint32_t v = 0; v < n_vectors; ++v) {
+        const __m256i vector = load(bytes + 32 * v);
+        for (uint32_t k = 0; k < CODES_TOGETHER; ++k)
+            n[k] = _mm256_sub_epi8(n[k], _mm256_cmpeq_epi8(vector, number[k]));
+    }
+    for (uint32_t k = 0; k < CODES_TOGETHER; ++k) {
+        alignas(32) uint64_t sums[4];
+        store(sums, _mm256_sad_epu8(n[k], _mm256_setzero_si256()));
+        counts[first + k] += static_cast<uint32_t>(sums[0] + sums[1] + sums[2] + sums[3]);
+    }
+}
+
+template <typename Word>
+bool survey(const uint8_t* words, size_t n, CodeBits bits, Survey& survey) {
+    uint32_t* const counts = survey.counts;
+    __builtin_memset(counts, 0, sizeof survey.counts);
+    if (n < SAMPLE_WORDS) return false;
+    for (size_t i = 0; i < SAMPLE_WORDS; ++i) ++counts[code_of<Word>(words, i, bits)];
+    const CodeWindow window = choose_window(counts, SAMPLE_WORDS);
+    if (window.size == 0) return false;
+
+    __builtin_memset(counts, 0, sizeof survey.counts);
+    uint32_t inside[WINDOW_CODES] = {};
+    Word first_word;
+    __builtin_memcpy(&first_word, words, sizeof first_word);
+    const __m256i first = sizeof(Word) == 2 ? words_of(static_cast<int>(first_word))
+                                            : _mm256_set1_epi32(static_cast<int>(first_word));
+    const __m256i window_first = words_of(static_cast<int>(window.first));
+    const __m256i outside = bytes_of(static_cast<int>(window.size));
+    __m256i any = _mm256_setzero_si256();
+    __m256i different = any;
+    alignas(32) uint8_t places[32 * VECTORS_TOGETHER];  // in the window
+    size_t i = 0;
+    while (n - i >= 32) {
+        const size_t n_left = (n - i) / 32;
+        const uint32_t n_vectors =
+            n_left < VECTORS_TOGETHER ? static_cast<uint32_t>(n_left) : VECTORS_TOGETHER;
+        for (uint32_t v = 0; v < n_vectors; ++v, i += 32) {
+            const uint8_t* at = words + i * sizeof(Word);
+            // Codes before the window wrap around, so beyond it they are all 255.
+            const auto place = [&](const uint8_t* from) {
+                return _mm256_min_epu16(
+                    _mm256_sub_epi16(codes_of<Word>(from, bits, first, any, different),
+                                     window_first),
+                    words_of(255));
+            };
+            const __m256i place_of = _mm256_packus_epi16(place(at), place(at + 16 * sizeof(Word)));
+            store(places + 32 * v, place_of);
+            const __m256i is_outside =
+                _mm256_cmpeq_epi8(_mm256_max_epu8(place_of, outside), place_of);
+            uint32_t which = static_cast<uint32_t>(_mm256_movemask_epi8(is_outside));
+            for (; which != 0; which &= which - 1) {
+                const uint32_t byte = static_cast<uint32_t>(__builtin_ctz(which));
+                const size_t j = i + word_of_byte(byte, sizeof(Word));
+                ++counts[code_of<Word>(words, j, bits) << bits.shift];
+            }
+        }
+        for (uint32_t place = 0; place < window.size; place += CODES_TOGETHER)
+            count_bytes(places, n_vectors, place, inside);
+    }
+    alignas(32) Word any_word[32 / sizeof(Word)];
+    store(any_word, any);
+    for (uint32_t k = 1; k < 32 / sizeof(Word); ++k)
+        any_word[0] = static_cast<Word>(any_word[0] | any_word[k]);
+    bool constant = _mm256_testz_si256(different, different);
+    for (; i < n; ++i) {
+        Word word;
+        __builtin_memcpy(&word, words + i * sizeof(Word), sizeof word);
+        any_word[0] = static_cast<Word>(any_word[0] | word);
+        constant &= word == first_word;
+        ++counts[code_of<Word>(words, i, bits) << bits.shift];
+    }
+    for (uint32_t place = 0; place < window.size && window.first + place <= bits.mask; ++place)
+        counts[(window.first + place) << bits.shift] += inside[place];
+    survey.any = any_word[0];
+    survey.constant = constant;
+    return true;
+}
+
+void survey_words(const uint8_t* words, size_t n, uint32_t w, uint32_t code_mask, Survey& result) {
+    const uint32_t shift = static_cast<uint32_t>(__builtin_ctz(code_mask));
+    const CodeBits bits{shift, code_mask >> shift};
+    const bool done = w == 2   ? survey<uint16_t>(words, n, bits, result)
+                      : w == 4 ? survey<uint32_t>(words, n, bits, result)
+                               : false;
+    if (!done) survey_words_scalar(words, n, w, code_mask, result);
 }
 
 // ---- splitting ----
@@ -626,132 +805,232 @@ constexpr Compress make_compress() {
 
 constexpr Compress COMPRESS = make_compress();
 
-// What the encoder looks up by code. x / f = trunc((x + 1/2) * inverse), exactly: (x + 1/2) / f
-// keeps 1 / (2 f) >= 1 / 510 away from whole numbers, and what is lost in two roundings and in the
-// last bit of the inverse, which marks an escape, is less than 2^-13.
-struct EncodeEntry {
-    uint8_t gap;  // 256 - f
-    uint8_t cum;
-    uint16_t limit;    // 256 f - 1: beyond it a byte leaves first
-    uint32_t inverse;  // 1 / f as a float
-};
-static_assert(sizeof(EncodeEntry) == 8);
-constexpr uint32_t INVERSE_OF_ESCAPE = 1;
-
-struct EncodeTable {
-    EncodeEntry entry[N_CODES];
+// What the encoder looks up by index, in registers of bytes. x / f is x * INVERSE >> 16 or one
+// more: for x < 256 f the estimate is short by less than x / 65536 and a rounding.
+struct EncodeTables {
+    Part frequency[MAX_SYMBOLS / 16];
+    Part cum[MAX_SYMBOLS / 16];
+    Part inverse_low[MAX_SYMBOLS / 16];
+    Part inverse_high[MAX_SYMBOLS / 16];
+    Part escape[MAX_SYMBOLS / 16];  // IS_ESCAPE or 0
 };
 
-void build_table(const FrequencyTable& table, EncodeTable& encode) {
-    EncodeEntry entries[MAX_SYMBOLS];
-    uint32_t cum = 0;
-    for (uint32_t i = 0; i < table.n_symbols; ++i) {
-        const uint32_t f = table.frequency[i];
-        const float inverse = 1.0f / static_cast<float>(f);
-        uint32_t bits;
-        __builtin_memcpy(&bits, &inverse, sizeof bits);
-        bits = (bits & ~INVERSE_OF_ESCAPE) | (i == table.escape ? INVERSE_OF_ESCAPE : 0);
-        entries[i] = {static_cast<uint8_t>(256 - f), static_cast<uint8_t>(cum),
-                      static_cast<uint16_t>(256 * f - 1), bits};
-        cum += f;
-    }
+// How codes become indices. The codes of most tables are close together: then an index is the
+// distance from the first, and `last` stands for all codes outside. Else it is the symbol.
+struct Indexing {
+    bool by_distance;
+    uint32_t first;
+    uint32_t shift;
+    uint32_t last;
+    bool has_escape;
+    uint8_t symbol_of[N_CODES];  // unless by_distance
+};
+
+Indexing choose_indexing(const FieldMap& map, const FrequencyTable& table) {
+    Indexing indexing;
+    indexing.has_escape = table.escape != NO_ESCAPE;
+    indexing.shift = static_cast<uint32_t>(__builtin_ctz(map.value_mask >> CODE_SHIFT));
+    // Values ascend, but for that of the escape, which is 0 and the last.
+    const uint32_t n_values = table.n_symbols - indexing.has_escape;
+    indexing.first = table.value[0] >> CODE_SHIFT;
+    const uint32_t end = table.value[n_values - 1] >> CODE_SHIFT;
+    indexing.last = ((end - indexing.first) >> indexing.shift) + indexing.has_escape;
+    indexing.by_distance = indexing.last < MAX_SYMBOLS;
+    if (indexing.by_distance) return indexing;
+    indexing.last = table.n_symbols - 1;
+    __builtin_memset(indexing.symbol_of, static_cast<int>(table.n_symbols - 1), N_CODES);
+    for (uint32_t i = 0; i < n_values; ++i)
+        indexing.symbol_of[table.value[i] >> CODE_SHIFT] = static_cast<uint8_t>(i);
+    return indexing;
+}
+
+void build_tables(const FrequencyTable& table, const Indexing& indexing, EncodeTables& tables) {
+    uint8_t frequency[MAX_SYMBOLS], cum[MAX_SYMBOLS], escape[MAX_SYMBOLS];
+    uint8_t inverse_low[MAX_SYMBOLS], inverse_high[MAX_SYMBOLS];
+    const auto put = [&](uint32_t index, uint32_t symbol, uint32_t begin) {
+        const uint32_t f = table.frequency[symbol];
+        const uint32_t inverse = f == 1 ? 65535 : 65536 / f;
+        frequency[index] = static_cast<uint8_t>(f);
+        cum[index] = static_cast<uint8_t>(begin);
+        inverse_low[index] = static_cast<uint8_t>(inverse);
+        inverse_high[index] = static_cast<uint8_t>(inverse >> 8);
+        escape[index] = symbol == table.escape ? IS_ESCAPE : 0;
+    };
     // Codes without a symbol are escapes. Without an escape symbol the caller's table covers all.
-    for (EncodeEntry& entry : encode.entry)
-        entry = entries[table.escape == NO_ESCAPE ? 0 : table.escape];
-    for (uint32_t i = 0; i < table.n_symbols; ++i)
-        if (i != table.escape) encode.entry[table.value[i] >> CODE_SHIFT] = entries[i];
+    const uint32_t other = table.n_symbols - 1;
+    for (uint32_t index = 0; index < MAX_SYMBOLS; ++index)
+        put(index, other, SCALE - table.frequency[other]);
+    uint32_t begin = 0;
+    for (uint32_t i = 0; i < table.n_symbols; begin += table.frequency[i], ++i) {
+        if (i == table.escape) continue;
+        const uint32_t distance =
+            ((table.value[i] >> CODE_SHIFT) - indexing.first) >> indexing.shift;
+        put(indexing.by_distance ? distance : i, i, begin);
+    }
+    make_parts(frequency, MAX_SYMBOLS / 16, tables.frequency);
+    make_parts(cum, MAX_SYMBOLS / 16, tables.cum);
+    make_parts(inverse_low, MAX_SYMBOLS / 16, tables.inverse_low);
+    make_parts(inverse_high, MAX_SYMBOLS / 16, tables.inverse_high);
+    make_parts(escape, MAX_SYMBOLS / 16, tables.escape);
 }
 
-// Shuffles of dwords work within halves, so of eight entries the second and the third two change
-// places.
-constexpr uint32_t entry_place(uint32_t lane) {
-    return (lane & 1) | (lane & 2) << 1 | (lane & 4) >> 1;
+INLINE void put_escape(const FieldMap& map, EncodeStream& stream, uint32_t code) {
+    const uint32_t value = code << CODE_SHIFT;
+    const uint64_t i = stream.n_escapes++;
+    if (map.n_escape_lists == 1) {
+        stream.escapes_high[i] = static_cast<uint8_t>(value >> map.escape_shift);
+    } else {
+        stream.escapes_high[i] = static_cast<uint8_t>(value >> 8);
+        stream.escapes_low[i] = static_cast<uint8_t>(value);
+    }
 }
 
-void put_escapes(const FieldMap& map, const EncodeTable& table, const uint16_t* codes,
-                 const EncodeStream& stream, uint64_t& escapes_begin) {
-    for (uint32_t lane = LANES; lane-- > 0;) {
-        if (!(table.entry[codes[lane]].inverse & INVERSE_OF_ESCAPE)) continue;
-        --escapes_begin;
-        const uint32_t value = uint32_t(codes[lane]) << CODE_SHIFT;
-        if (map.n_escape_lists == 1) {
-            stream.escapes_high[escapes_begin] = static_cast<uint8_t>(value >> map.escape_shift);
-        } else {
-            stream.escapes_high[escapes_begin] = static_cast<uint8_t>(value >> 8);
-            stream.escapes_low[escapes_begin] = static_cast<uint8_t>(value);
+template <uint32_t n_parts>
+INLINE void parts_of(__m256i index, __m256i* indices) {
+    for (uint32_t p = 0; p < n_parts; ++p)
+        indices[p] = _mm256_sub_epi8(index, bytes_of(static_cast<int>(16 * p)));
+}
+
+// Puts indices (bytes) in the place of the codes, and lists the escapes.
+template <uint32_t n_parts>
+void index_codes(const FieldMap& map, const Indexing& indexing, const EncodeTables& tables,
+                 EncodeStream& stream) {
+    const uint64_t n_lanes = stream.n_steps * LANES;
+    const uint16_t* codes = stream.values;
+    uint8_t* indices = reinterpret_cast<uint8_t*>(stream.values);
+    if (!indexing.by_distance) {
+        for (uint64_t i = 0; i < n_lanes; ++i) {
+            const uint32_t code = codes[i];
+            const uint8_t symbol = indexing.symbol_of[code];
+            if (indexing.has_escape && symbol == indexing.last) put_escape(map, stream, code);
+            indices[i] = symbol;
         }
+        return;
+    }
+    const __m256i first = words_of(static_cast<int>(indexing.first));
+    const __m256i last = words_of(static_cast<int>(indexing.last));
+    const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(indexing.shift));
+    const auto distance = [&](const uint16_t* from) {
+        return _mm256_min_epu16(_mm256_srl_epi16(_mm256_sub_epi16(load(from), first), shift), last);
+    };
+    for (uint64_t i = 0; i < n_lanes; i += 32) {
+        const __m256i packed = _mm256_packus_epi16(distance(codes + i), distance(codes + i + 16));
+        const __m256i index = _mm256_permute4x64_epi64(packed, 0xD8);
+        if (indexing.has_escape) {
+            __m256i parts[n_parts];
+            parts_of<n_parts>(index, parts);
+            uint32_t which =
+                static_cast<uint32_t>(_mm256_movemask_epi8(look_up<n_parts>(tables.escape, parts)));
+            for (; __builtin_expect(which != 0, 0); which &= which - 1)
+                put_escape(map, stream, codes[i + static_cast<uint32_t>(__builtin_ctz(which))]);
+        }
+        store(indices + i, index);
+    }
+}
+
+// Codes one symbol in each of 16 lanes. `stays`: where x / f < 256; elsewhere the low byte leaves
+// first.
+INLINE __m256i encode_words(__m256i x, __m256i frequency, __m256i cum, __m256i inverse,
+                            __m256i& stays) {
+    const __m256i high = _mm256_srli_epi16(x, 8);
+    stays = _mm256_cmpgt_epi16(frequency, high);
+    x = _mm256_blendv_epi8(high, x, stays);
+    const __m256i estimate = _mm256_mulhi_epu16(x, inverse);
+    const __m256i rest = _mm256_sub_epi16(x, _mm256_mullo_epi16(estimate, frequency));
+    const __m256i is_right = _mm256_cmpgt_epi16(frequency, rest);
+    const __m256i remainder = _mm256_sub_epi16(rest, _mm256_andnot_si256(is_right, frequency));
+    const __m256i quotient = _mm256_add_epi16(estimate, _mm256_add_epi16(is_right, words_of(1)));
+    return _mm256_add_epi16(_mm256_slli_epi16(quotient, 8), _mm256_add_epi16(remainder, cum));
+}
+
+// The bytes of the lanes of the mask, in front of `to`.
+INLINE void put_8(uint8_t*& to, __m128i bytes, uint32_t mask) {
+    store_8(to - ENCODE_LANES, _mm_shuffle_epi8(bytes, load_8(COMPRESS.to[mask])));
+    to -= __builtin_popcount(mask);
+}
+
+INLINE void put_bytes(uint8_t*& to, __m256i bytes, uint32_t mask) {
+    const __m128i low = low_half(bytes);
+    const __m128i high = high_half(bytes);
+    put_8(to, _mm_unpackhi_epi64(high, high), mask >> 24);
+    put_8(to, high, mask >> 16 & 0xFF);
+    put_8(to, _mm_unpackhi_epi64(low, low), mask >> 8 & 0xFF);
+    put_8(to, low, mask & 0xFF);
+}
+
+// The states of lanes 32 v to 32 v + 31 are words in two registers, of lanes 0 to 7 and 16 to 23 of
+// them and of the other ones, as unpacking bytes orders them.
+template <uint32_t n_parts>
+void encode_indices(const EncodeTables& tables, EncodeStream& stream) {
+    constexpr uint32_t N_VECTORS = LANES / 32;
+    __m256i states[N_VECTORS][2];
+    for (auto& state : states) state[0] = state[1] = words_of(FINAL_STATE);
+    const uint8_t* indices =
+        reinterpret_cast<const uint8_t*>(stream.values) + stream.n_steps * LANES;
+    uint8_t* to = stream.bytes_end;
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i low_bytes = words_of(0x00FF);
+    for (uint64_t step = stream.n_steps; step > 0; --step) {
+        indices -= LANES;
+        for (uint32_t v = N_VECTORS; v-- > 0;) {
+            __m256i parts[n_parts];
+            parts_of<n_parts>(load(indices + 32 * v), parts);
+            const __m256i frequency = look_up<n_parts>(tables.frequency, parts);
+            const __m256i cum = look_up<n_parts>(tables.cum, parts);
+            const __m256i inverse_low = look_up<n_parts>(tables.inverse_low, parts);
+            const __m256i inverse_high = look_up<n_parts>(tables.inverse_high, parts);
+            const __m256i x0 = states[v][0];
+            const __m256i x1 = states[v][1];
+            __m256i stays0, stays1;
+            states[v][0] = encode_words(x0, _mm256_unpacklo_epi8(frequency, zero),
+                                        _mm256_unpacklo_epi8(cum, zero),
+                                        _mm256_unpacklo_epi8(inverse_low, inverse_high), stays0);
+            states[v][1] = encode_words(x1, _mm256_unpackhi_epi8(frequency, zero),
+                                        _mm256_unpackhi_epi8(cum, zero),
+                                        _mm256_unpackhi_epi8(inverse_low, inverse_high), stays1);
+            const uint32_t stay =
+                static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_packs_epi16(stays0, stays1)));
+            put_bytes(to,
+                      _mm256_packus_epi16(_mm256_and_si256(x0, low_bytes),
+                                          _mm256_and_si256(x1, low_bytes)),
+                      ~stay);
+        }
+    }
+    stream.n_bytes = static_cast<uint64_t>(stream.bytes_end - to);
+    for (uint32_t v = 0; v < N_VECTORS; ++v) {
+        uint8_t* group = stream.states + v / 2 * 2 * GROUP_LANES + v % 2 * 32;
+        store(group, _mm256_packus_epi16(_mm256_and_si256(states[v][0], low_bytes),
+                                         _mm256_and_si256(states[v][1], low_bytes)));
+        store(group + GROUP_LANES, _mm256_packus_epi16(_mm256_srli_epi16(states[v][0], 8),
+                                                       _mm256_srli_epi16(states[v][1], 8)));
     }
 }
 
 void encode_stream(const FieldMap& map, const FrequencyTable& frequencies, EncodeStream& stream) {
-    EncodeTable table;
-    build_table(frequencies, table);
-    alignas(32) uint32_t states[LANES];
-    alignas(32) EncodeEntry entries[LANES];
-    for (uint32_t& state : states) state = FINAL_STATE;
-    const uint64_t n_lanes = stream.n_steps * LANES;
-    const uint16_t* codes = stream.values + n_lanes;
-    uint8_t* to = stream.bytes_end;
-    uint64_t escapes_begin = n_lanes;
-    const __m256i byte = _mm256_set1_epi32(0xFF);
-    const __m256 half = _mm256_set1_ps(0.5f);
-    // The low bytes of eight dwords: four in each half.
-    const __m256i pick = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12));
-    for (uint64_t step = stream.n_steps; step > 0; --step) {
-        codes -= LANES;
-        for (uint32_t lane = 0; lane < LANES; lane += ENCODE_LANES)
-            for (uint32_t i = 0; i < ENCODE_LANES; ++i)
-                entries[lane + entry_place(i)] = table.entry[codes[lane + i]];
-        __m256i any = _mm256_setzero_si256();
-        for (uint32_t lane = LANES; lane > 0;) {
-            lane -= ENCODE_LANES;
-            const __m256 a = _mm256_castsi256_ps(load(entries + lane));
-            const __m256 b = _mm256_castsi256_ps(load(entries + lane + 4));
-            const __m256i entry = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88));
-            const __m256 inverse = _mm256_shuffle_ps(a, b, 0xDD);
-            any = _mm256_or_si256(any, _mm256_castps_si256(inverse));
-            const __m256i old = load(states + lane);
-
-            // Where x / f >= 256 the low byte leaves first.
-            const __m256i leaves = _mm256_cmpgt_epi32(old, _mm256_srli_epi32(entry, 16));
-            const uint32_t mask =
-                static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(leaves)));
-            const __m256i low = _mm256_shuffle_epi8(old, pick);
-            const __m128i bytes = _mm_unpacklo_epi32(low_half(low), high_half(low));
-            store_8(to - ENCODE_LANES, _mm_shuffle_epi8(bytes, load_8(COMPRESS.to[mask])));
-            to -= __builtin_popcount(mask);
-            const __m256i x =
-                _mm256_srlv_epi32(old, _mm256_and_si256(leaves, _mm256_set1_epi32(8)));
-
-            const __m256i quotient = _mm256_cvttps_epi32(
-                _mm256_mul_ps(_mm256_add_ps(_mm256_cvtepi32_ps(x), half), inverse));
-            // C(s, x) = (x / f) << 8 | (x % f + cum) = x + (x / f) * (256 - f) + cum
-            const __m256i gap = _mm256_and_si256(entry, byte);
-            const __m256i cum = _mm256_and_si256(_mm256_srli_epi32(entry, 8), byte);
-            store(states + lane,
-                  _mm256_add_epi32(_mm256_add_epi32(x, cum), _mm256_madd_epi16(quotient, gap)));
-        }
-        if (__builtin_expect(!_mm256_testz_si256(any, _mm256_set1_epi32(INVERSE_OF_ESCAPE)), 0))
-            put_escapes(map, table, codes, stream, escapes_begin);
-    }
-    stream.n_bytes = static_cast<uint64_t>(stream.bytes_end - to);
-    stream.n_escapes = n_lanes - escapes_begin;
-    __builtin_memmove(stream.escapes_high, stream.escapes_high + escapes_begin, stream.n_escapes);
-    if (map.n_escape_lists == 2)
-        __builtin_memmove(stream.escapes_low, stream.escapes_low + escapes_begin, stream.n_escapes);
-    for (uint32_t lane = 0; lane < LANES; ++lane) {
-        uint8_t* group = stream.states + lane / GROUP_LANES * 2 * GROUP_LANES;
-        group[lane % GROUP_LANES] = static_cast<uint8_t>(states[lane]);
-        group[lane % GROUP_LANES + GROUP_LANES] = static_cast<uint8_t>(states[lane] >> 8);
+    const Indexing indexing = choose_indexing(map, frequencies);
+    EncodeTables tables;
+    build_tables(frequencies, indexing, tables);
+    stream.n_escapes = 0;
+    if (indexing.last < 32) {
+        index_codes<2>(map, indexing, tables, stream);
+        encode_indices<2>(tables, stream);
+    } else {
+        index_codes<4>(map, indexing, tables, stream);
+        encode_indices<4>(tables, stream);
     }
 }
 
 }  // namespace
 
 const Kernels AVX2_KERNELS = {
-    "avx2",        crc32_avx2,     survey_words_scalar,     split_steps,
-    encode_stream, decode_streams, decode_token_steps_avx2, join_words_avx2,
+    "avx2",
+    crc32_avx2,
+    survey_words,
+    split_steps,
+    encode_stream,
+    decode_streams,
+    decode_token_steps_avx2,
+    join_words_avx2,
 };
 
 }  // namespace wcodec

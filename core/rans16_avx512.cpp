@@ -681,9 +681,9 @@ void survey(const uint8_t* words, size_t n, Survey& survey) {
     survey.constant = different_word == 0;
 }
 
-void survey_words(const uint8_t* words, size_t n, uint32_t w, Survey& result) {
+void survey_words(const uint8_t* words, size_t n, uint32_t w, uint32_t code_mask, Survey& result) {
     if (w == 1) {
-        survey_words_scalar(words, n, w, result);
+        survey_words_scalar(words, n, w, code_mask, result);
     } else if (w == 2) {
         survey<uint16_t>(words, n, result);
     } else {

@@ -130,14 +130,15 @@ void survey(const uint8_t* words, size_t n, Survey& survey) {
     constexpr size_t N_TOGETHER = sizeof(uint64_t) / sizeof(Word);
     // Neighbours often have the same code, and to count one number up again at once takes the
     // processor long, so neighbours count in tables of their own.
-    uint32_t counts[4][N_CODES] = {};
+    constexpr size_t N_TABLES = 8;
+    uint32_t counts[N_TABLES][N_CODES] = {};
     const Word first = read_as<Word>(words);
     const uint64_t all_first = first * (~uint64_t(0) / Word(~Word(0)));
     uint64_t any = 0;
     uint64_t different = 0;
     size_t i = 0;
-    for (; n - i >= 4; i += 4) {
-        for (size_t j = 0; j < 4; j += N_TOGETHER) {
+    for (; n - i >= N_TABLES; i += N_TABLES) {
+        for (size_t j = 0; j < N_TABLES; j += N_TOGETHER) {
             const uint64_t together = read_as<uint64_t>(words + (i + j) * sizeof(Word));
             any |= together;
             different |= together ^ all_first;
@@ -153,7 +154,8 @@ void survey(const uint8_t* words, size_t n, Survey& survey) {
     }
     for (unsigned shift = 32; shift >= WORD_BITS; shift /= 2) any |= any >> shift;
     for (uint32_t code = 0; code < N_CODES; ++code)
-        survey.counts[code] = counts[0][code] + counts[1][code] + counts[2][code] + counts[3][code];
+        for (size_t j = 1; j < N_TABLES; ++j) counts[0][code] += counts[j][code];
+    std::memcpy(survey.counts, counts[0], sizeof survey.counts);
     survey.any = static_cast<Word>(any);
     survey.constant = different == 0;
 }
@@ -248,7 +250,7 @@ size_t join_no_words(const WordJoin&, const uint8_t*, size_t, const uint8_t*, ui
 
 }  // namespace
 
-void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, Survey& result) {
+void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, uint32_t, Survey& result) {
     if (w == 1) {
         survey_bytes(words, n, result);
     } else if (w == 2) {

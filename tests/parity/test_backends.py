@@ -388,6 +388,30 @@ def test_encoding_of_escapes_in_every_lane(backend, form, n_streams):
     assert n_rans16 > 0
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_encoding_where_codes_change(backend, dtype):
+    """Codes at both ends of their range, apart from each other, and others behind the first words
+    than among them: whatever a backend takes from the beginning of a block for its counting.
+    """
+    random = np.random.default_rng(120)
+    w = {"BF16": 2, "F16": 2, "F32": 4}[dtype]
+    word = np.uint16 if w == 2 else np.uint32
+    n_rans16 = 0
+    for begin, end, other in ((0, 9, 300), (503, 512, 3), (470, 512, 0), (200, 240, 511)):
+        for n_before, n_other in ((1024, 0), (1024, 1), (1500, 40), (9000, 3000), (40, 1000)):
+            codes = random.integers(begin, end, 20_000)
+            places = random.integers(n_before, len(codes), n_other)
+            codes[places] = np.where(places % 2, other, random.integers(0, 512, n_other))
+            low = random.integers(0, 1 << (8 * w - 10), len(codes))
+            signs = random.integers(0, 2, len(codes)) << (8 * w - 1)
+            words = (signs | codes << (8 * w - 10) | low).astype(word)
+            for size in (20_000, 8193, 1055, 1024):
+                expected = encode("scalar", words[:size], FORM_SETS[dtype], 2, 0)
+                assert encode(backend, words[:size], FORM_SETS[dtype], 2, 0) == expected
+                n_rans16 += expected[0][4] == batch.RANS16
+    assert n_rans16 > 30
+
+
 def test_crc32(backend):
     random = np.random.default_rng(5)
     data = random.bytes(5000)
