@@ -8,9 +8,11 @@
 #if defined(__CUDACC_RTC__)
 typedef unsigned char uint8_t;
 typedef short int16_t;
+typedef int int32_t;
 typedef unsigned short uint16_t;
 typedef unsigned int uint32_t;
 typedef unsigned long long uint64_t;
+typedef unsigned long long uintptr_t;
 #else
 #include <stdint.h>
 #endif

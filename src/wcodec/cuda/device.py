@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wcodec.cuda import driver
+from wcodec.cuda import driver, nvrtc
 from wcodec.errors import DeviceError
 
 PTX = Path(__file__).with_name("kernels") / "kernels.ptx"
@@ -90,7 +90,10 @@ class CudaDevice:
         self._device = torch.device("cuda", index)
         with torch.cuda.device(index):
             torch.empty(1, device=self._device)  # makes torch's context, and makes it current
-            self._functions = _functions(index)
+            functions = _functions(index, capability)
+        if isinstance(functions, str):
+            raise DeviceError(f"{device}: {functions}")
+        self._functions = functions
         self._uploads = torch.cuda.Stream(self._device)
 
     def empty(self, n_bytes: int) -> torch.Tensor:
@@ -126,10 +129,21 @@ class CudaDevice:
 
 
 @functools.cache
-def _functions(index: int) -> dict[str, Any]:
-    """The kernels in the context of a GPU, which is current."""
-    module = driver.Module(ptx())
-    return {name: module.function(name) for name in sorted(kernel_names())}
+def _functions(index: int, capability: tuple[int, int]) -> dict[str, Any] | str:
+    """The kernels in the context of a GPU, which is current; or why it cannot have them, which is
+    not tried again. Where the driver does not take the PTX, NVRTC compiles their source.
+    """
+    try:
+        try:
+            module = driver.Module(ptx())
+        except DeviceError as error:
+            try:
+                module = driver.Module(nvrtc.compile_kernels(capability))
+            except DeviceError as second:
+                return f"{error}; then {second}"
+        return {name: module.function(name) for name in sorted(kernel_names())}
+    except DeviceError as error:
+        return str(error)
 
 
 def open_device(device: torch.device) -> Device:
@@ -141,7 +155,7 @@ def device_for(name: Any) -> Device | None:
     """The GPU to decode on for a torch device, or None if that is no GPU.
 
     Raises ValueError for what is no device, DeviceError where there is no GPU; of one that cannot
-    decode a warning says why, and None is returned.
+    decode a warning says why, once, and None is returned.
     """
     try:
         device = torch.device(name)
@@ -154,5 +168,10 @@ def device_for(name: Any) -> Device | None:
     except DeviceError as error:
         if not torch.cuda.is_available():
             raise
-        warnings.warn(f"{error}; decoding on the CPU", RuntimeWarning, stacklevel=3)
+        if str(error) not in _said:
+            _said.add(str(error))
+            warnings.warn(f"{error}; decoding on the CPU", RuntimeWarning, stacklevel=3)
         return None
+
+
+_said: set[str] = set()  # why GPUs cannot decode
