@@ -6,9 +6,9 @@
 
 Needs torch with CUDA and wcodec, no network and no data. Each section is a process of its own under
 a time limit, so that one that fails does not cost the rest: environment, load, correctness,
-corrupted, kernels, many_tensors, end_to_end, peers, sanitizer. DIR/gpu_check.json gets all results,
-standard output a short table. Speeds are medians; output bytes are those of the decoded tensors,
-and the share of the roof is bytes read and written beside those of a copy on the same GPU.
+corrupted, kernels, many_tensors, graph, end_to_end, peers, sanitizer. DIR/gpu_check.json gets all
+results, standard output a short table. Speeds are medians; output bytes are those of the decoded
+tensors, and the share of the roof is bytes read and written beside those of a copy on the same GPU.
 """
 
 from __future__ import annotations
@@ -346,6 +346,11 @@ class Replicas:
             self._status.data_ptr(),
         )
 
+    def poison(self) -> None:
+        """Overwrite what was decoded, and the statuses."""
+        self._output.fill_(POISON)
+        self._status.fill_(POISON)
+
     def check(self) -> None:
         assert not self._device.download(self._status).any()
         size = self._expected.nbytes
@@ -433,6 +438,37 @@ def many_tensors(check: Check) -> dict[str, Any]:
     for name, array in tensors.items():
         assert check.device.download(found[name]).tobytes() == array.tobytes(), name
     return {"tensors": len(tensors), "seconds": seconds}
+
+
+def graph(check: Check) -> dict[str, Any]:
+    """Launches captured in a CUDA graph: replayed they decode again; their time and plain ones'."""
+    if check.is_emulated:
+        return {"cuda_graph": "there is none without a GPU"}
+    random = np.random.default_rng(4)
+    n = check.sizes["unit"] >> 7
+    array = (random.standard_normal((n // 1024, 1024)) * 0.02).astype(np.float16)
+    launches = 50
+    with tempfile.TemporaryDirectory() as folder:
+        replicas = Replicas(check, array, "default", 4 * array.nbytes, folder)
+
+    def launch_all() -> None:
+        for _ in range(launches):
+            replicas.launch()
+
+    launch_all()  # what happens once must not be captured
+    check.device.event().synchronize()
+    captured = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(captured):
+        launch_all()
+    replicas.poison()
+    captured.replay()
+    replicas.check()
+    return {
+        "launches": launches,
+        "output_bytes_per_launch": replicas.output_bytes,
+        "replay_seconds": check.seconds(captured.replay),
+        "launch_seconds": check.seconds(launch_all),
+    }
 
 
 def end_to_end(check: Check) -> dict[str, Any]:
@@ -534,6 +570,7 @@ SECTIONS: dict[Callable[[Check], dict[str, Any]], int] = {
     corrupted: 90,
     kernels: 180,
     many_tensors: 60,
+    graph: 60,
     end_to_end: 180,
     peers: 60,
     sanitizer: 120,

@@ -3,6 +3,7 @@
 broken one.
 """
 
+import contextlib
 import importlib.util
 import json
 import sys
@@ -64,6 +65,48 @@ def test_sections(name, monkeypatch):
 def test_sections_see_a_broken_decoder(name):
     with pytest.raises((AssertionError, CorruptError)):
         run(name, BrokenDevice())
+
+
+@pytest.mark.parametrize("is_sound", [True, False])
+def test_graphs(monkeypatch, is_sound):
+    """Of a device whose graphs keep the launches that were captured, or none of them."""
+    device = EmulatedDevice()
+    launch = device.launch
+    captured = []
+
+    class Graph:
+        def replay(self):
+            for arguments in captured if is_sound else ():
+                launch(*arguments)
+
+    @contextlib.contextmanager
+    def capture(graph):
+        device.launch = lambda *arguments: captured.append(arguments)
+        yield
+        device.launch = launch
+
+    class Event:
+        def __init__(self, **options):
+            pass
+
+        def record(self):
+            pass
+
+        def synchronize(self):
+            device.wait()
+
+        def elapsed_time(self, after):
+            return 1.0
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    check = gpu_check.Check(device, gpu_check.SMALL, False)
+    if is_sound:
+        assert gpu_check.graph(check)["launches"] == len(captured) > 1
+    else:
+        with pytest.raises(AssertionError):
+            gpu_check.graph(check)
 
 
 def test_one_byte_too_many_is_seen():
