@@ -253,6 +253,17 @@ def test_a_reference_with_a_record_too_long_for_it():
         Reader(io.BytesIO(data))
 
 
+@pytest.mark.parametrize("unit_bytes", [1, 2])
+def test_units_are_a_part_of_an_element_in_both_head_and_index(unit_bytes):
+    in_head = {"constant/head.unit_bytes": unit_bytes}
+    for read in both(SAMPLE.with_fields(in_head)):
+        with pytest.raises(CorruptError, match="unit_bytes"):
+            read()
+    everywhere = in_head | {"index/constant.unit_bytes": unit_bytes}
+    for read in both(SAMPLE.with_fields(everywhere)):
+        read()
+
+
 def test_sizes_that_header_and_footer_declare_are_checked_against_the_file():
     sizes = {"header.metadata_stored_bytes": 1 << 20, "header.metadata_bytes": 1 << 20}
     data = SAMPLE.with_fields(sizes)
