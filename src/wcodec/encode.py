@@ -259,7 +259,7 @@ def _encode_file(
             source = stack.enter_context(open_source(input))
             overlap = request.options.budget.overlap
             published = stack.enter_context(publish(path, force=True))
-            target = stack.enter_context(write_behind(published, behind=overlap))
+            target = stack.enter_context(write_behind(published, behind=overlap, reused=False))
         else:
             source = stack.enter_context(open_source(input))
         to_encode, metadata = request.quantise(source)

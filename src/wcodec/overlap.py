@@ -74,11 +74,12 @@ def read_ahead(
 
 
 @contextmanager
-def write_behind(file: BinaryIO, *, behind: bool = True) -> Iterator[Any]:
+def write_behind(file: BinaryIO, *, behind: bool = True, reused: bool = True) -> Iterator[Any]:
     """Give a file to write to whose writes reach `file` on another thread, in order; all have when
     the block is left without an error.
 
-    What is written must not change until the next write has returned. An error of a write is raised
+    What is written must not change until the next write has returned, and never if not `reused`;
+    then a small write does not wait for the large one before it. An error of a write is raised
     by a later one or at the end. A pipe or a terminal, which may block for ever, is given as it is,
     and any file is unless `behind`.
     """
@@ -86,7 +87,7 @@ def write_behind(file: BinaryIO, *, behind: bool = True) -> Iterator[Any]:
         yield file
         return
     with _worker("wcodec-write") as begin:
-        writer = _WriteBehind(file, begin)
+        writer = _WriteBehind(file, begin, reused)
         yield writer
         writer.finish()
 
@@ -94,9 +95,10 @@ def write_behind(file: BinaryIO, *, behind: bool = True) -> Iterator[Any]:
 class _WriteBehind:
     """One large piece is under way at a time; small ones are copied and gathered."""
 
-    def __init__(self, file: BinaryIO, begin: _Begin) -> None:
+    def __init__(self, file: BinaryIO, begin: _Begin, reused: bool) -> None:
         self._file = file
         self._begin = begin
+        self._reused = reused
         self._under_way: Future[Any] | None = None
         self._gathered = bytearray()
 
@@ -106,7 +108,8 @@ class _WriteBehind:
             self._write_gathered()
             self._hand_over(view)
             return
-        self._wait()  # from now on the caller may change what was handed over
+        if self._reused:
+            self._wait()  # from now on the caller may change what was handed over
         self._gathered += view
         if len(self._gathered) >= GATHERED_BYTES:
             self._write_gathered()

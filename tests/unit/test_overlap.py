@@ -91,6 +91,27 @@ def test_a_slow_write_is_over_when_the_next_has_returned(tmp_path, n_bytes):
     assert (tmp_path / "a").read_bytes() == bytes(100_000 + n_bytes)
 
 
+def test_a_small_write_waits_for_none_where_nothing_is_reused(tmp_path):
+    may_write = threading.Event()
+
+    class Waiting:
+        def fileno(self):
+            return file.fileno()
+
+        def write(self, data):
+            assert may_write.wait(60)
+            file.write(data)
+
+    with (
+        open(tmp_path / "a", "wb") as file,
+        overlap.write_behind(Waiting(), reused=False) as behind,
+    ):
+        behind.write(bytes(100_000))
+        behind.write(b"x")
+        may_write.set()
+    assert (tmp_path / "a").read_bytes() == bytes(100_000) + b"x"
+
+
 class _SlowFile:
     """What is to be written may be changed for a while before it is."""
 
