@@ -11,6 +11,7 @@ namespace wcodec {
 // CRC of `data` continued from `start`, the CRC of the bytes before it (0 for none).
 uint32_t crc32_scalar(const uint8_t* data, size_t size, uint32_t start);
 uint32_t crc32_avx2(const uint8_t* data, size_t size, uint32_t start);
+uint32_t crc32_avx2_vpclmul(const uint8_t* data, size_t size, uint32_t start);
 uint32_t crc32_avx512(const uint8_t* data, size_t size, uint32_t start);
 
 // CRC of two byte strings one after the other, from their CRCs and the size of the second.

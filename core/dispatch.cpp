@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "crc32.hpp"
 #include "kernels.hpp"
 
 #ifdef WCODEC_X86_64
@@ -43,6 +44,7 @@ constexpr uint32_t MASKS_ZMM = bit(5) | bit(6) | bit(7);
 
 struct Features {
     bool avx2 = false;
+    bool avx2_vpclmul = false;
     bool avx512 = false;
 };
 
@@ -58,6 +60,7 @@ Features detect() {
     if (!all(xcr0, XMM_YMM)) return features;
     if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return features;
     features.avx2 = all(ebx, AVX2 | BMI1 | BMI2);
+    features.avx2_vpclmul = features.avx2 && all(ecx, VPCLMULQDQ);
     features.avx512 = features.avx2 && all(xcr0, MASKS_ZMM) &&
                       all(ebx, AVX512F | AVX512DQ | AVX512BW | AVX512VL) &&
                       all(ecx, AVX512VBMI | AVX512VBMI2 | VPCLMULQDQ | AVX512VPOPCNTDQ);
@@ -67,13 +70,19 @@ Features detect() {
 #endif
 
 struct Backends {
-    const Kernels* list[3];
+    const Kernels* list[4];
     size_t n = 0;
+#ifdef WCODEC_X86_64
+    Kernels avx2_vpclmul = AVX2_KERNELS;  // with another CRC
+#endif
 
     Backends() {
 #ifdef WCODEC_X86_64
         const Features features = detect();
         if (features.avx512) list[n++] = &AVX512_KERNELS;
+        avx2_vpclmul.name = "avx2_vpclmul";
+        avx2_vpclmul.crc32 = crc32_avx2_vpclmul;
+        if (features.avx2_vpclmul) list[n++] = &avx2_vpclmul;
         if (features.avx2) list[n++] = &AVX2_KERNELS;
 #endif
         list[n++] = &SCALAR_KERNELS;

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from support.backends import OTHERS
 from support.rans32_blocks import decode, encode
 
 from wcodec import _core
 from wcodec.codec import batch
 from wcodec.errors import CorruptError
 
-OTHERS = [name for name in _core.backends() if name != "scalar"]
 SIZES = [*range(1, 70, 7), *range(95, 98), 160, 1000, 1023, 1024, 1025, 30000]
 
 pytestmark = pytest.mark.skipif(not OTHERS, reason="this machine runs the scalar backend alone")
