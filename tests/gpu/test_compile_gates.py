@@ -47,6 +47,7 @@ from support.rans16_streams import FIELD_MAPS, step_raw_bytes
 PINS = Path(__file__).with_name("kernel_counts.json")
 TILE_STEPS = 4
 MAX_REGISTERS = 64  # for 32 warps on a multiprocessor
+MAX_RANS32_REGISTERS = 96  # shared memory has room for 13 warps
 ASSEMBLED = ("sm_80", "sm_90", "sm_100", "sm_120")
 COUNTED = ("sm_80", "sm_90")
 MAX_BF16_PER_32_UNITS = 24
@@ -111,7 +112,8 @@ def test_registers_and_spills(architecture):
     assert set(resources) == ALL_KERNELS
     for name, used in resources.items():
         assert (used.stack_bytes, used.spill_bytes) == (0, 0), name
-        assert used.registers <= MAX_REGISTERS, name
+        is_rans32 = name in RANS32_KERNELS.values()
+        assert used.registers <= (MAX_RANS32_REGISTERS if is_rans32 else MAX_REGISTERS), name
 
 
 @needs_nvdisasm

@@ -48,10 +48,13 @@ class Rans32Decoder {
     const uint8_t* const payload_;
     TokenStream<MAX_RANS32_TABLES> stream_;
     const uint32_t n_units_;
+    // What every step needs, in registers.
+    const uint32_t row_units_, raw_bits_, n_low_, zero_bits_, last_table_, escape_;
     uint32_t n_escapes_used_ = 0;
 
-    // Where the thread's unit of the next step is, and the table of its symbol.
+    // Where the thread's unit of the next step is and goes, and the table of its symbol.
     PerThread<uint32_t> row_, column_, table_;
+    PerThread<uint8_t*> to_;
 
     // Raw bits are 16 bytes for each bit that a unit has in a tile: that in use begins at
     // raw_tile_, the next one to copy is raw_from_ and goes to raw_to_.
@@ -67,6 +70,12 @@ public:
           payload_(reinterpret_cast<const uint8_t*>(block_.payload)),
           stream_(shared.tokens, payload_ + block_.stream_offset, block_.stream_bytes),
           n_units_(block_.n_rows * block_.row_units),
+          row_units_(kept(block_.row_units)),
+          raw_bits_(kept(uint32_t(block_.raw_bits))),
+          n_low_(kept(block_.raw_bits - (block_.flags & RANS32_SIGN ? 1u : 0u))),
+          zero_bits_(kept(uint32_t(block_.zero_bits))),
+          last_table_(kept(block_.n_tables - 1u)),
+          escape_(kept(block_.flags & RANS32_ESCAPE ? block_.n_symbols - 1u : MAX_ALPHABET)),
           raw_from_(payload_ + block_.raw_offset),
           raw_left_((n_units_ * block_.raw_bits + 7) / 8) {}
 
@@ -76,8 +85,10 @@ public:
         for (uint32_t i = 0; i + 1 < Shared::RING_TILES; ++i) copy_raw_tile();
         load_parameters();
         each_thread([&](uint32_t t) {
-            row_[t] = t / block_.row_units;
-            column_[t] = t % block_.row_units;
+            row_[t] = t / row_units_;
+            column_[t] = t % row_units_;
+            to_[t] = reinterpret_cast<uint8_t*>(block_.output) + row_[t] * block_.row_stride +
+                     column_[t] * UNIT_BYTES;
             table_[t] = table_of(row_[t], column_[t]);
         });
         for (uint32_t first = 0; first < n_units_; first += TILE_UNITS) {
@@ -117,7 +128,7 @@ private:
 
     // The table of the unit at a row and a column; of none beyond the last row.
     WCODEC_INLINE uint32_t table_of(uint32_t row, uint32_t column) const {
-        const uint32_t last = block_.n_tables - 1u;
+        const uint32_t last = last_table_;
         if (last == 0 || row >= block_.n_rows) return 0;
         const uint32_t n_symbols = block_.n_symbols;
         const uint8_t* classes = parameters() + 2 * (n_symbols + block_.n_tables * (n_symbols + 1));
@@ -172,8 +183,7 @@ private:
         PerThread<uint32_t> table;
         each_thread([&](uint32_t t) {
             takes_part[t] = first + i * WARP_THREADS + t < n_units_;
-            to[t] = reinterpret_cast<uint8_t*>(block_.output) + row_[t] * block_.row_stride +
-                    column_[t] * UNIT_BYTES;
+            to[t] = to_[t];
             table[t] = table_[t];
             advance_unit(t);
         });
@@ -181,11 +191,9 @@ private:
 
         PerThread<uint32_t> value;
         PerThread<bool> is_escape;
-        const uint32_t escape = block_.n_symbols - 1u;
-        const bool has_escape = block_.flags & RANS32_ESCAPE;
         each_thread([&](uint32_t t) {
             value[t] = element(shared_.value, symbol[t]);
-            is_escape[t] = has_escape && takes_part[t] && symbol[t] == escape;
+            is_escape[t] = takes_part[t] && symbol[t] == escape_;
         });
         if (any(is_escape)) [[unlikely]]
             take_escapes(is_escape, value);
@@ -197,11 +205,12 @@ private:
     // The thread's next unit is a warp further on. Its table is asked for a step before it is
     // needed.
     WCODEC_INLINE void advance_unit(uint32_t t) {
-        row_[t] += WARP_THREADS / block_.row_units;
-        column_[t] += WARP_THREADS % block_.row_units;
-        if (column_[t] >= block_.row_units) {
-            column_[t] -= block_.row_units;
+        column_[t] += WARP_THREADS;
+        to_[t] += WARP_THREADS * UNIT_BYTES;
+        while (column_[t] >= row_units_) {
+            column_[t] -= row_units_;
             ++row_[t];
+            to_[t] += block_.row_stride - uint64_t(row_units_) * UNIT_BYTES;
         }
         table_[t] = table_of(row_[t], column_[t]);
     }
@@ -222,24 +231,23 @@ private:
 
     // A unit of its code, which is in place, and its raw bits; `number` counts in the tile.
     WCODEC_INLINE Unit join(uint32_t value, uint32_t number) const {
-        const uint32_t bit = number * block_.raw_bits;
+        const uint32_t bit = number * raw_bits_;
         const uint32_t at = raw_tile_ + bit / 32 * 4;
         const uint32_t low = word_at(shared_.raw, at);
         const uint32_t middle = word_at(shared_.raw, at + 4);
-        const bool sign_raw = block_.flags & RANS32_SIGN;
-        const uint32_t n_low = block_.raw_bits - (sign_raw ? 1u : 0u);
+        const bool sign_raw = n_low_ != raw_bits_;
         if constexpr (IS_WIDE) {
             const uint32_t high = word_at(shared_.raw, at + 8);
             const uint64_t bits =
                 uint64_t(shift_right(middle, high, bit)) << 32 | shift_right(low, middle, bit);
-            uint64_t unit = uint64_t(value) << 32 | (bits & ((uint64_t(1) << n_low) - 1))
-                                                        << block_.zero_bits;
-            if (sign_raw) unit |= (bits >> n_low) << 63;
+            uint64_t unit = uint64_t(value) << 32 | (bits & ((uint64_t(1) << n_low_) - 1))
+                                                        << zero_bits_;
+            if (sign_raw) unit |= (bits >> n_low_) << 63;
             return {{uint32_t(unit), uint32_t(unit >> 32)}};
         } else {
             const uint32_t bits = shift_right(low, middle, bit);
-            uint32_t unit = value | (bits & ((1u << n_low) - 1)) << block_.zero_bits;
-            if (sign_raw) unit |= (bits >> n_low & 1) << (8 * UNIT_BYTES - 1);
+            uint32_t unit = value | (bits & ((1u << n_low_) - 1)) << zero_bits_;
+            if (sign_raw) unit |= (bits >> n_low_ & 1) << (8 * UNIT_BYTES - 1);
             return {{unit}};
         }
     }
