@@ -1,6 +1,6 @@
 # Each target does its own set-up (scripts/setup.sh), again when a build input is newer than it.
 
-.PHONY: demo test test-torch test-full test-asan fuzz bench lint format clean
+.PHONY: demo test test-torch test-full test-asan test-threads fuzz bench lint format clean
 .NOTPARALLEL:
 
 python := .venv/bin/python
@@ -28,6 +28,9 @@ test-asan: .venv-sanitized/ready
 SECONDS := 60
 fuzz: .venv/ready-fuzz
 	@fuzz/run.sh $(SECONDS)
+
+test-threads:
+	@fuzz/threads.sh
 
 bench: .venv-bench/ready
 	@.venv-bench/bin/python benchmarks/run.py

@@ -48,7 +48,7 @@ def containers() -> Iterator[bytes]:
     _core.crc32 = lambda data, start=0: 0
     _core.crc32_combine = lambda first, second, second_bytes: 0
     file = io.BytesIO()
-    Writer(file, metadata=Metadata("0.1.0", source_header="{}" + " " * 500)).close()  # zstd
+    Writer(file, metadata=Metadata("0.1.0", source_header="{}" + " " * 5000)).close()  # zstd
     yield file.getvalue()
 
 

@@ -3,10 +3,13 @@
 
 import numpy as np
 import pytest
+from support.golden_blocks import sealed
 from support.rans32_blocks import Payload, decode, decode_by_reference, encode, refused
 from support.reference import reference_decoder
+from support.spatial_blocks import whole
 
 import wcodec
+from wcodec.block_header import BLOCK_HEADER
 from wcodec.codec import batch
 
 
@@ -122,6 +125,39 @@ def test_tables_that_end_before_their_last_symbol():
         payload = Payload.of(encode(array), 1)
         cut = payload.with_(parameters=payload.parameters[:-1])
         assert "frequency table" in refused(cut, array)
+
+
+def described(payload: bytes, array: np.ndarray, form: int = 0, n_streams: int = 0) -> None:
+    """What the host does for a GPU."""
+    block = batch.frame_block(batch.RANS32, form, payload)
+    data = bytearray(block.data.tobytes())
+    data[6] = n_streams
+    data = sealed(bytes(data))
+    batch.describe_blocks(
+        batch.Blocks(
+            np.frombuffer(data, BLOCK_HEADER, 1),
+            np.frombuffer(data + bytes(batch.READ_SLACK_BYTES), np.uint8),
+        ),
+        batch.RANS32,
+        whole(array),
+        array.nbytes,
+        array.itemsize,
+        data_address=0,
+        matrix_address=0,
+        layer="w",
+        numbers=np.array([0]),
+    )
+
+
+def test_what_is_refused_before_it_goes_to_a_gpu():
+    described(PAYLOAD.pack(), ARRAY)
+    with pytest.raises(wcodec.CorruptError, match="its form does not fit"):
+        described(PAYLOAD.pack(), ARRAY, form=2)
+    with pytest.raises(wcodec.CorruptError, match="its number of streams"):
+        described(PAYLOAD.pack(), ARRAY, n_streams=1)
+    changed = BYTES.with_(n_escapes=1, escapes=b"\0")
+    with pytest.raises(wcodec.CorruptError, match="more bytes or escapes"):
+        described(changed, SMALL)
 
 
 @pytest.mark.parametrize("form", [2, 255])
