@@ -284,7 +284,7 @@ def test_hostile_bytes_under_sanitizers():
     except RuntimeError as error:
         pytest.skip(f"no sanitizers: {error}")
     rng = np.random.default_rng(7)
-    cases = list(hostile_blocks(rng, 54 * 20))
+    cases = list(hostile_blocks(rng, 54 * 10))
     answers = decode_blocks_sanitized([block for block, _ in cases])
     n_wrong = n_missed = 0
     for (block, units), (decoded, status) in zip(cases, answers, strict=True):
@@ -294,7 +294,7 @@ def test_hostile_bytes_under_sanitizers():
             n_wrong += 1
             n_missed += not any(status)
     # The status is no checksum: a changed lane may take as many bytes and end in the same state.
-    assert n_wrong > 300
+    assert n_wrong > 150
     assert n_missed <= n_wrong // 20
 
 

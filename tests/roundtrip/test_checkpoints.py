@@ -293,11 +293,18 @@ def test_real_files(path, tmp_path):
     wcodec.encode_checkpoint(path, tmp_path / "r.wcodec")
     wcodec.decode_checkpoint(tmp_path / "r.wcodec", tmp_path / "r.safetensors")
     assert digest(tmp_path / "r.safetensors") == digest(path)
-    restored = reference_decoder().decode_file(tmp_path / "r.wcodec").restore()
-    assert restored == path.read_bytes()
     original = load_file(path)
     for name, array in wcodec.decode_checkpoint(tmp_path / "r.wcodec").items():
         assert same_bytes(array, original[name])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL_FILES, reason="no ../shared/weights beside the project")
+@pytest.mark.parametrize("path", REAL_FILES, ids=lambda path: path.stem)
+def test_real_files_in_the_reference_decoder(path, tmp_path):
+    wcodec.encode_checkpoint(path, tmp_path / "r.wcodec")
+    restored = reference_decoder().decode_file(tmp_path / "r.wcodec").restore()
+    assert restored == path.read_bytes()
 
 
 MINILM = os.environ.get("WCODEC_MINILM", "")

@@ -183,7 +183,10 @@ def test_gzip_files_and_sockets(tmp_path):
     assert encoded.data == plain
 
 
-@pytest.mark.parametrize("filling", [" ", "é", '"'])
+@pytest.mark.parametrize(
+    "filling",
+    ['"', pytest.param(" ", marks=pytest.mark.slow), pytest.param("é", marks=pytest.mark.slow)],
+)
 def test_a_header_of_100_mb(tmp_path, filling):
     """The largest header that safetensors allows comes back; one byte more is refused."""
     header = '{"__metadata__":{"k":"TEXT"},"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}'

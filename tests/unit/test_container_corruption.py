@@ -135,11 +135,11 @@ def test_every_field_resealed_is_checked(name):
 def test_every_byte_resealed_raises_named_errors_only():
     """Bytes without a field of their own: shapes, names, padding, metadata, payloads."""
     for offset in range(len(SAMPLE.data)):
-        for flip in (0x01, 0x10, 0x80):
-            data = SAMPLE.with_byte(offset, SAMPLE.data[offset] ^ flip)
-            for read in both(data):
-                with contextlib.suppress(FormatError):
-                    read()
+        flip = (0x01, 0x10, 0x80)[offset % 3]
+        data = SAMPLE.with_byte(offset, SAMPLE.data[offset] ^ flip)
+        for read in both(data):
+            with contextlib.suppress(FormatError):
+                read()
 
 
 def regions(built: Built) -> dict[str, int]:

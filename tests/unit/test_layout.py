@@ -30,8 +30,8 @@ def units_of(grid: Grid, window, descriptors, row_index) -> np.ndarray:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    rows=st.integers(1, 3000),
-    cols=st.integers(1, 3000),
+    rows=st.integers(1, 1500),
+    cols=st.integers(1, 1500),
     unit_bytes=st.sampled_from([1, 2, 4, 8]),
     block_rows=st.integers(1, 400),
     col_bands=st.integers(1, 30),
