@@ -154,7 +154,11 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
     output = tmp_path / "out"
     for _ in range(5):
         process = subprocess.Popen(
-            command("encode", model, "-o", output, "-f"), stderr=subprocess.PIPE, text=True
+            command("encode", model, "-o", output, "-f"),
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell starts what runs in the background with the signal ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         wait_for(lambda: list(output.glob("*.wcodec")), process)
         process.send_signal(signal.SIGINT)
