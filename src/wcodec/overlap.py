@@ -26,6 +26,7 @@ _Begin = Callable[..., "Future[Any]"]
 
 GATHERED_BYTES = 1 << 20
 SMALL_BYTES = 64 << 10
+PIECE_BYTES = 1 << 20  # a call of write: of 32 MiB one took ext4 four times as long as 32 of 1 MiB
 
 
 class Buffers:
@@ -126,7 +127,11 @@ class _WriteBehind:
 
     def _hand_over(self, view: memoryview) -> None:
         self._wait()
-        self._under_way = self._begin(self._file.write, view)
+        self._under_way = self._begin(self._write_all, view)
+
+    def _write_all(self, view: memoryview) -> None:
+        for start in range(0, len(view), PIECE_BYTES):
+            self._file.write(view[start : start + PIECE_BYTES])
 
     def _wait(self) -> None:
         if self._under_way is not None:
