@@ -59,10 +59,11 @@ def work(rank: int, path: str, rendezvous: str) -> None:
         whole = wcodec.torch.load_file(path)
         expected = mlp(x, whole["up.weight"], whole["down.weight"])
         torch.testing.assert_close(y, expected)
-        print("the sum over ranks is what one process computes")
+        print("the sum over ranks is what one process computes\n", end="", flush=True)
     dist.barrier()
     shapes = f"up {list(up.shape)}, down {list(down.shape)}"
-    print(f"rank {rank}: {shapes}, {decoded} of {blocks} blocks")
+    # With its end in one write: both processes have the same output.
+    print(f"rank {rank}: {shapes}, {decoded} of {blocks} blocks\n", end="", flush=True)
     dist.destroy_process_group()
 
 
