@@ -16,15 +16,6 @@ inline __m128i load(const uint8_t* from) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
 }
 
-// `held` moved on by the fold's distance, and `next` added.
-inline __m128i fold_on(__m128i held, CrcFold fold, __m128i next) {
-    const __m128i multiplier =
-        _mm_set_epi64x(static_cast<long long>(fold.second), static_cast<long long>(fold.first));
-    return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(held, multiplier, 0x00),
-                                       _mm_clmulepi64_si128(held, multiplier, 0x11)),
-                         next);
-}
-
 }  // namespace
 
 uint32_t crc32_avx2(const uint8_t* data, size_t size, uint32_t start) {
@@ -41,12 +32,7 @@ uint32_t crc32_avx2(const uint8_t* data, size_t size, uint32_t start) {
         for (int i = 0; i < 4; ++i) held[i] = fold_on(held[i], FOLD_512, load(data + 16 * i));
     __m128i rest = held[0];
     for (int i = 1; i < 4; ++i) rest = fold_on(rest, FOLD_128, held[i]);
-    for (; size >= 16; data += 16, size -= 16) rest = fold_on(rest, FOLD_128, load(data));
-
-    // The register of a CRC starts at ~start: here at 0, the start is in `rest` already.
-    uint8_t last[16];
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(last), rest);
-    return crc32_scalar(data, size, crc32_scalar(last, sizeof last, ~uint32_t(0)));
+    return crc32_of_rest(rest, data, size);
 }
 
 }  // namespace wcodec

@@ -29,14 +29,6 @@ inline __m256i fold_on(__m256i held, __m256i multiplier, __m256i next) {
                             next);
 }
 
-inline __m128i fold_on(__m128i held, CrcFold fold, __m128i next) {
-    const __m128i multiplier =
-        _mm_set_epi64x(static_cast<long long>(fold.second), static_cast<long long>(fold.first));
-    return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(held, multiplier, 0x00),
-                                       _mm_clmulepi64_si128(held, multiplier, 0x11)),
-                         next);
-}
-
 }  // namespace
 
 uint32_t crc32_avx2_vpclmul(const uint8_t* data, size_t size, uint32_t start) {
@@ -58,13 +50,7 @@ uint32_t crc32_avx2_vpclmul(const uint8_t* data, size_t size, uint32_t start) {
     for (int i = 1; i < 4; ++i) all = fold_on(all, by_256, held[i]);
     for (; size >= 32; data += 32, size -= 32) all = fold_on(all, by_256, load(data));
     __m128i rest = fold_on(_mm256_castsi256_si128(all), FOLD_128, _mm256_extracti128_si256(all, 1));
-    for (; size >= 16; data += 16, size -= 16)
-        rest = fold_on(rest, FOLD_128, _mm_loadu_si128(reinterpret_cast<const __m128i*>(data)));
-
-    // The register of a CRC starts at ~start: here at 0, the start is in `rest` already.
-    uint8_t last[16];
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(last), rest);
-    return crc32_scalar(data, size, crc32_scalar(last, sizeof last, ~uint32_t(0)));
+    return crc32_of_rest(rest, data, size);
 }
 
 }  // namespace wcodec

@@ -30,14 +30,6 @@ inline __m512i fold_on(__m512i held, __m512i multiplier, __m512i next) {
                                      XOR_OF_THREE);
 }
 
-inline __m128i fold_on(__m128i held, CrcFold fold, __m128i next) {
-    const __m128i multiplier =
-        _mm_set_epi64x(static_cast<long long>(fold.second), static_cast<long long>(fold.first));
-    return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(held, multiplier, 0x00),
-                                       _mm_clmulepi64_si128(held, multiplier, 0x11)),
-                         next);
-}
-
 }  // namespace
 
 uint32_t crc32_avx512(const uint8_t* data, size_t size, uint32_t start) {
@@ -66,13 +58,7 @@ uint32_t crc32_avx512(const uint8_t* data, size_t size, uint32_t start) {
     rest = fold_on(_mm512_extracti32x4_epi32(all, 2), FOLD_128, rest);
     rest = fold_on(_mm512_extracti32x4_epi32(all, 1), FOLD_256, rest);
     rest = fold_on(_mm512_castsi512_si128(all), FOLD_384, rest);
-    for (; size >= 16; data += 16, size -= 16)
-        rest = fold_on(rest, FOLD_128, _mm_loadu_si128(reinterpret_cast<const __m128i*>(data)));
-
-    // The register of a CRC starts at ~start: here at 0, the start is in `rest` already.
-    uint8_t last[16];
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(last), rest);
-    return crc32_scalar(data, size, crc32_scalar(last, sizeof last, ~uint32_t(0)));
+    return crc32_of_rest(rest, data, size);
 }
 
 }  // namespace wcodec

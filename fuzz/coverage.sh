@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Print how much of each file of the core the corpora of the fuzz targets run (build/fuzz/corpus, or the directory named):
-# fuzz/coverage.sh [CORPUS]
+# Print how much of what decodes in the core the corpora of the fuzz targets run, the seeds among them (build/fuzz/corpus, or the
+# directory named): fuzz/coverage.sh [CORPUS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v clang++ >/dev/null || { echo "coverage needs clang++: apt-get install clang llvm" >&2; exit 1; }
@@ -9,11 +9,14 @@ build=build/coverage
 export PATH=$PWD/.venv/bin:$PATH
 CXX=clang++ cmake -S fuzz -B "$build" -G Ninja -DCOVERAGE=ON >/dev/null
 ninja -C "$build" --quiet
+python fuzz/seeds.py "$corpus"
 profiles=() objects=()
 for target in tables streams block_raw block_rans16 block_rans32 block_spatial; do
+    mkdir -p "$corpus/$target"
     LLVM_PROFILE_FILE=$build/$target.profraw "$build/$target" -runs=0 -verbosity=0 "$corpus/$target" 2>/dev/null
     profiles+=("$build/$target.profraw")
     objects+=(-object "$build/$target")
 done
 llvm-profdata merge -o "$build/all.profdata" "${profiles[@]}"
-llvm-cov report "$build/tables" "${objects[@]}" -instr-profile "$build/all.profdata" -ignore-filename-regex "/fuzz/"
+llvm-cov report "$build/tables" "${objects[@]}" -instr-profile "$build/all.profdata" -show-functions core/*.cpp core/*.hpp |
+    c++filt | python fuzz/decoding_functions.py

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from queue import SimpleQueue
 from typing import Any, BinaryIO, TypeVar
 
@@ -61,13 +61,13 @@ def read_ahead(
         yield from map(read, items)
         return
     rest = iter(items)
-    first = list(zip(range(2), rest, strict=False))
+    first = list(islice(rest, 2))
     if len(first) < 2:
-        yield from (read(item) for _, item in first)
+        yield from map(read, first)
         return
     with _worker("wcodec-read") as begin:
-        future = begin(read, first[0][1])
-        for item in chain([first[1][1]], rest):
+        future = begin(read, first[0])
+        for item in chain(first[1:], rest):
             result = future.result()
             future = begin(read, item)
             yield result
