@@ -1,4 +1,4 @@
-"""Decode a .wcodec file of format version 0.1, from docs/format.md alone.
+"""Decode a .wcodec file of format version 0.9, from docs/format.md alone.
 
 A second implementation, to be read beside the document: its parts come in the order of the document
 and carry its section numbers. It imports no wcodec, and is plain rather than fast, except that the
@@ -122,6 +122,8 @@ def parse_json(text: str, where: str) -> Any:
         raise ValueError(f"{name} is not JSON")
 
     def integer(digits: str) -> float:
+        if math.isinf(float(digits)):
+            raise ValueError("a number beyond the range of a double")
         return -0.0 if digits == "-0" else int(digits)  # a number with a sign is no size
 
     try:
@@ -188,7 +190,7 @@ def read_header(file: memoryview) -> SimpleNamespace:
     where = "header"
     header = Cursor(file, where).fields(HEADER)
     require_equal(header.magic, b"WCDC", where, "magic")
-    require_equal((header.major, header.minor), (0, 1), where, "version")
+    require_equal((header.major, header.minor), (0, 9), where, "version")
     require_equal(header.header_crc, zlib.crc32(file[:28]), where, "header_crc")
     require(header.flags <= 1, where, f"reserved bits are set in flags {header.flags:#x}")
     if header.flags == 0:

@@ -42,18 +42,23 @@ def _finite(text: str) -> float:
 
 def _integer(text: str) -> int | float:
     # Minus zero is no integer: as a float it fails the reader's own check for one.
-    return -0.0 if text == "-0" else int(text)
+    if text == "-0":
+        return -0.0
+    _finite(text)
+    return int(text)
 
 
 _FAST = json.JSONDecoder(
     object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
 )
-_MINUS_ZERO = json.JSONDecoder(
+_CAREFUL = json.JSONDecoder(
     object_pairs_hook=_unique,
     parse_constant=_refuse_constant,
     parse_float=_finite,
     parse_int=_integer,
 )
+_LONG_NUMBER = b"0" * 309  # digits of the smallest integer beyond a double
+_DIGITS = bytes(ord("0") if chr(byte).isdecimal() else 0 for byte in range(128)) + bytes(128)
 
 
 def parse(data: bytes, where: str) -> Any:
@@ -64,9 +69,9 @@ def parse(data: bytes, where: str) -> Any:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise CorruptError(f"{where}: not UTF-8 at byte {error.start}") from error
-    # A call for each integer costs a third of the parse, so it is made only where "-0" occurs at
-    # all.
-    decoder = _MINUS_ZERO if "-0" in text else _FAST
+    # A call for each integer costs a third of the parse, so it is made only where one may be odd.
+    is_odd = "-0" in text or _LONG_NUMBER in data.translate(_DIGITS)
+    decoder = _CAREFUL if is_odd else _FAST
     try:
         value = decoder.decode(text)
         if "\\ud" in text or "\\uD" in text:

@@ -154,7 +154,7 @@ def test_info_shows_every_layer(model, tmp_path):
     run("encode", model)
     done = run("info", tmp_path / "model.wcodec")
     assert done.returncode == 0
-    for text in ("400x300", "rans16", "reference", "scalar", "format 0.1", "6 layers"):
+    for text in ("400x300", "rans16", "reference", "scalar", "format 0.9", "6 layers"):
         assert text in done.stdout
     lines = [line.split() for line in done.stdout.splitlines()]
     for words in (["a", "2", "layers"], ["weight", "F32"], ["bias", "F16"], ["tokens", "I64"]):

@@ -29,7 +29,7 @@ from support.golden_blocks import (
     sealable,
 )
 from support.pipes import Pipe
-from support.reference import reference_decoder
+from support.tools import reference_decoder
 
 import wcodec
 from wcodec import _core

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from support.golden_blocks import sealed
 from support.rans32_blocks import Payload, decode, decode_by_reference, encode, refused
-from support.reference import reference_decoder
 from support.spatial_blocks import whole
+from support.tools import reference_decoder
 
 import wcodec
 from wcodec.block_header import BLOCK_HEADER

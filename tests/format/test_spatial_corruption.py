@@ -3,8 +3,8 @@
 
 import numpy as np
 import pytest
-from support.reference import reference_decoder
 from support.spatial_blocks import Payload, decode, decode_by_reference, encode, refused
+from support.tools import reference_decoder
 
 import wcodec
 from wcodec.codec import batch

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from support.reference import reference_decoder
+from support.tools import reference_decoder
 
 import wcodec
 from wcodec import _core

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from support.reference import reference_decoder
+from support.tools import reference_decoder
 
 from wcodec import _core
 

@@ -11,7 +11,7 @@ import pytest
 from support.arrays import FLOATS, float_patterns
 from support.emulated_warp import compiler, decode_block_emulated
 from support.rans16_streams import FIELD_MAPS, random_payload
-from support.reference import reference_decoder
+from support.tools import reference_decoder
 
 from wcodec.block_header import BLOCK_HEADER
 from wcodec.codec import batch

@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from support.arrays import gaussian, random_bits, same_bytes
 from support.pipes import Pipe, Sink
-from support.reference import reference_decoder
+from support.tools import reference_decoder
 
 import wcodec
 from wcodec.container import Reader

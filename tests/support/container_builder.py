@@ -187,7 +187,7 @@ class _Builder:
 
     def build(self, layers: Sequence[LayerSpec], metadata: bytes) -> Built:
         values: Mapping[str, Any] = {
-            "magic": b"WCDC", "minor": 1,
+            "magic": b"WCDC", "minor": 9,
             "metadata_stored_bytes": len(metadata), "metadata_bytes": len(metadata),
         }  # fmt: skip
         header = self._put(HEADER, values, "header.")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MANIFEST = {
-    file: digests
+    file: entry["layers"]
     for manifest in sorted(GOLDEN.glob("*_manifest.json"))
-    for file, digests in json.loads(manifest.read_text()).items()
+    for file, entry in json.loads(manifest.read_text()).items()
 }
 
 

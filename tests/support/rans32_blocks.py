@@ -7,8 +7,8 @@ import struct
 from dataclasses import dataclass, replace
 
 import numpy as np
-from support.reference import reference_decoder
 from support.spatial_blocks import as_bytes, whole
+from support.tools import reference_decoder
 
 from wcodec.codec import batch
 from wcodec.errors import CorruptError

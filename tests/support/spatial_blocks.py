@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass, replace
 
 import numpy as np
-from support.reference import reference_decoder
+from support.tools import reference_decoder
 
 from wcodec.codec import batch
 from wcodec.errors import CorruptError

@@ -185,8 +185,9 @@ def test_a_damaged_footer_is_corrupt_and_not_truncated():
     ("name", "value", "error", "message"),
     [
         ("header.magic", b"WCDX", CorruptError, "not a wcodec file: starts with b'WCDX'"),
-        ("header.minor", 2, UnsupportedError, "format version 0.2, this wcodec reads 0.1"),
-        ("header.major", 1, UnsupportedError, "format version 1.1"),
+        ("header.minor", 1, UnsupportedError, "format version 0.1, this wcodec reads 0.9"),
+        ("header.minor", 10, UnsupportedError, "format version 0.10, this wcodec reads 0.9"),
+        ("header.major", 1, UnsupportedError, "format version 1.9"),
         ("header.flags", 2, CorruptError, "header: flags are 0x2"),
         ("header.metadata_bytes", 5, CorruptError, "header: metadata is 5 bytes"),
         ("header.header_crc", 1, CorruptError, "header: CRC is 0x"),

@@ -49,7 +49,7 @@ def sample_path(tmp_path):
 def test_entries_and_metadata():
     with Reader(io.BytesIO(SAMPLE.data)) as reader:
         assert reader.file_bytes == len(SAMPLE.data)
-        assert reader.format_version == "0.1"
+        assert reader.format_version == "0.9"
         assert reader.metadata.metadata == METADATA["metadata"]
         assert reader.metadata.source_header is None
         assert list(reader.layers) == ["raw", "constant", "again", "empty"]

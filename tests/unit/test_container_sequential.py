@@ -66,7 +66,7 @@ def test_small_pieces(monkeypatch, piece):
 def test_metadata_come_before_the_layers():
     reader = SequentialReader(Pipe(SAMPLE.data))
     assert reader.metadata.metadata == METADATA["metadata"]
-    assert reader.format_version == "0.1"
+    assert reader.format_version == "0.9"
     assert reader.file_bytes == SAMPLE.fields["raw/head.magic"][0]
     layer = next(reader)
     assert layer.head.name == "raw"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from support.reference import reference_decoder
+from support.tools import reference_decoder
 
 from wcodec import _core
 

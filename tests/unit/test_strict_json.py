@@ -19,7 +19,8 @@ from wcodec.strict_json import parse
         ("[NaN]", "NaN is not JSON"),
         ("[-Infinity]", "-Infinity is not JSON"),
         ("[1e999]", "1e999 is out of range"),
-        ("[" + "9" * 5000 + "]", "not valid JSON"),
+        ("[" + "9" * 309 + "]", "out of range"),
+        ("[-" + "9" * 5000 + "]", "out of range"),
         ('["\\ud800"]', "lone surrogate"),
         ('["\\uDFFF"]', "lone surrogate"),
         ('{"\\udc00":1}', "lone surrogate"),
@@ -59,6 +60,16 @@ def test_minus_zero_is_no_integer():
     (value,) = parse(b"[-01.5e0]".replace(b"01", b"1"), "file")
     assert value == -1.5
     assert parse(b'["-0",-10,0]', "file") == ["-0", -10, 0]
+
+
+def test_the_largest_integers():
+    largest = int(1.7976931348623157e308)
+    assert parse(f'[{largest},{-largest},1,"{"9" * 400}"]'.encode(), "file") == [
+        largest,
+        -largest,
+        1,
+        "9" * 400,
+    ]
 
 
 VALUES = st.recursive(

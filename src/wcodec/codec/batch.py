@@ -177,7 +177,7 @@ def decode_blocks(
         raise _failed(int(numbers[block]), layer, status)
     for i in np.flatnonzero(blocks.headers["coding"] == LZ).tolist():
         where = f"block {numbers[i]} of {layer!r}"
-        _decode_lz(blocks, placed[i], i, matrix, unit_bytes, where)
+        _decode_lz(blocks, placed[i], i, row_index, matrix, unit_bytes, where)
 
 
 def _failed(block: int, layer: str, status: int) -> CorruptError:
@@ -462,6 +462,7 @@ def _decode_lz(
     blocks: Blocks,
     descriptor: np.void,
     i: int,
+    row_index: NDArray[np.uint32],
     matrix: Bytes,
     unit_bytes: int,
     where: str,
@@ -477,11 +478,13 @@ def _decode_lz(
     stride = int(descriptor["row_stride"])
     row_bytes = cols * unit_bytes
     start = int(descriptor["matrix_offset"])
-    if rows == 1 or stride == row_bytes:
+    first = int(descriptor["row_index_first"])
+    if first == NO_ROW_INDEX and (rows == 1 or stride == row_bytes):
         matrix[start : start + len(units)] = units
         return
-    for r in range(rows):
-        at = start + r * stride
+    places = range(rows) if first == NO_ROW_INDEX else row_index[first : first + rows].tolist()
+    for r, place in enumerate(places):
+        at = start + place * stride
         matrix[at : at + row_bytes] = units[r * row_bytes : (r + 1) * row_bytes]
 
 

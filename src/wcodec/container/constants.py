@@ -10,7 +10,7 @@ and in the core and stand in both; a test compares them.
 from __future__ import annotations
 
 # Format: changing anything from here to MAX_DTYPE_BYTES changes what a file means.
-MAJOR, MINOR = 0, 1
+MAJOR, MINOR = 0, 9
 
 HEADER_MAGIC = b"WCDC"
 RECORD_MAGIC = b"WLYR"

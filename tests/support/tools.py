@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tools/reference_decoder.py as a module."""
+"""The programs in tools/ as modules."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from types import ModuleType
 
 
 @functools.cache
-def reference_decoder() -> ModuleType:
-    path = Path(__file__).parents[2] / "tools" / "reference_decoder.py"
-    spec = importlib.util.spec_from_file_location("reference_decoder", path)
+def tool(name: str) -> ModuleType:
+    path = Path(__file__).parents[2] / "tools" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["reference_decoder"] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+def reference_decoder() -> ModuleType:
+    return tool("reference_decoder")
