@@ -124,11 +124,13 @@ uint64_t describe_blocks(const Batch& batch, uint8_t family, const DeviceBatch& 
                                 block.cols,
                                 batch.unit_bytes};
         Rans32Descriptor* const rans32 = records.rans32;
+        SpatialDescriptor* const spatial = records.spatial;
         const auto before = static_cast<uint64_t>(records.parameters - device.records.parameters);
         batch.statuses[i] = describe_block(batch.data + block.data_offset, batch.headers[i], family,
                                            place, records);
-        if (batch.statuses[i] == Status::OK && rans32 != records.rans32)
-            rans32->parameters = before;
+        if (batch.statuses[i] != Status::OK) continue;
+        if (rans32 != records.rans32) rans32->parameters = before;
+        if (spatial != records.spatial) spatial->parameters = before;
     }
     return static_cast<uint64_t>(records.parameters - device.records.parameters);
 }

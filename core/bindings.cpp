@@ -273,19 +273,22 @@ std::tuple<uint64_t, Failures> describe_blocks_py(
     nb::handle data_object, nb::handle headers_object, uint8_t family,
     nb::handle descriptors_object, uint64_t matrix_bytes, uint32_t unit_bytes,
     uint64_t data_address, uint64_t matrix_address, nb::handle streams_object,
-    nb::handle rans32_object, nb::handle copies_object, nb::handle parameters_object) {
+    nb::handle rans32_object, nb::handle spatial_object, nb::handle copies_object,
+    nb::handle parameters_object) {
     const Buffer data(data_object, false);
     const Buffer headers(headers_object, false);
     const Buffer descriptors(descriptors_object, false);
     const Buffer streams(streams_object, true);
     const Buffer rans32(rans32_object, true);
+    const Buffer spatial(spatial_object, true);
     const Buffer copies(copies_object, true);
     const Buffer parameters(parameters_object, true);
-    size_t n_blocks, n_headers, n_streams, n_rans32, n_copies;
+    size_t n_blocks, n_headers, n_streams, n_rans32, n_spatial, n_copies;
     const auto* blocks = descriptors.array<const BlockDescriptor>(n_blocks, "descriptors");
     auto* headers_in = headers.array<BlockHeader>(n_headers, "headers");
     auto* streams_out = streams.array<StreamDescriptor>(n_streams, "streams");
     auto* rans32_out = rans32.array<Rans32Descriptor>(n_rans32, "rans32");
+    auto* spatial_out = spatial.array<SpatialDescriptor>(n_spatial, "spatial");
     auto* copies_out = copies.array<CopyDescriptor>(n_copies, "copies");
 
     check_unit_bytes(unit_bytes);
@@ -294,30 +297,31 @@ std::tuple<uint64_t, Failures> describe_blocks_py(
     // No row index, so a block that has one is refused.
     check_matrix(blocks, n_blocks, nullptr, 0, matrix_bytes, unit_bytes);
     check_data(blocks, headers_in, n_blocks, data.size());
-    size_t streams_needed = 0, rans32_needed = 0, copies_needed = 0;
+    size_t streams_needed = 0, rans32_needed = 0, spatial_needed = 0, copies_needed = 0;
     uint64_t parameters_needed = 0;
     for (size_t i = 0; i < n_blocks; ++i) {
         check(blocks[i].data_offset % BLOCK_ALIGNMENT == 0, "a block is not at a multiple of 16");
         streams_needed += n_streams_of(headers_in[i]);
         copies_needed += is_copied(headers_in[i]);
-        if (headers_in[i].coding != CODING_RANS32) continue;
-        ++rans32_needed;
-        parameters_needed += RANS32_PARAMETERS_BYTES + uint64_t(blocks[i].rows) + blocks[i].cols;
+        rans32_needed += headers_in[i].coding == CODING_RANS32;
+        spatial_needed += headers_in[i].coding == CODING_SPATIAL;
+        parameters_needed += parameter_room(headers_in[i], blocks[i].rows, blocks[i].cols);
     }
-    check(n_streams == streams_needed && n_rans32 == rans32_needed && n_copies == copies_needed,
+    check(n_streams == streams_needed && n_rans32 == rans32_needed && n_spatial == spatial_needed &&
+              n_copies == copies_needed,
           "there is not room for just the descriptors of the headers");
     check(parameters.size() >= parameters_needed, "there is not room for the parameters");
     std::vector<Status> statuses(n_blocks);
     uint64_t parameter_bytes = 0;
     {
         nb::gil_scoped_release release;
-        parameter_bytes =
-            describe_blocks({nullptr, unit_bytes, blocks, n_blocks, nullptr, data.data(),
-                             headers_in, statuses.data(), 1, nullptr, 0},
-                            family,
-                            {data_address,
-                             matrix_address,
-                             {streams_out, rans32_out, copies_out, parameters.data()}});
+        parameter_bytes = describe_blocks(
+            {nullptr, unit_bytes, blocks, n_blocks, nullptr, data.data(), headers_in,
+             statuses.data(), 1, nullptr, 0},
+            family,
+            {data_address,
+             matrix_address,
+             {streams_out, rans32_out, spatial_out, copies_out, parameters.data()}});
     }
     return {parameter_bytes, failures(statuses)};
 }
@@ -428,15 +432,17 @@ NB_MODULE(_core, m) {
     m.def("describe_blocks", describe_blocks_py, nb::arg("data"), nb::arg("headers"),
           nb::arg("family"), nb::arg("descriptors"), nb::arg("matrix_bytes"), nb::arg("unit_bytes"),
           nb::arg("data_address"), nb::arg("matrix_address"), nb::arg("streams"), nb::arg("rans32"),
-          nb::arg("copies"), nb::arg("parameters"),
+          nb::arg("spatial"), nb::arg("copies"), nb::arg("parameters"),
           nb::sig("def describe_blocks(data: object, headers: object, family: int, descriptors: "
                   "object, matrix_bytes: int, unit_bytes: int, data_address: int, matrix_address: "
-                  "int, streams: object, rans32: object, copies: object, parameters: object) -> "
+                  "int, streams: object, rans32: object, spatial: object, copies: object, "
+                  "parameters: object) -> "
                   "tuple[int, list[tuple[int, int]]]"),
           "Check blocks and fill in what a GPU needs to decode them, its data and matrix being at "
           "these addresses: a StreamDescriptor for each stream of a rans16 header, a "
-          "Rans32Descriptor for each rans32 one, whose parameters are put into parameters, and a "
-          "CopyDescriptor for each other. Returns the size of the parameters and the (block, "
+          "Rans32Descriptor for each rans32 one and a SpatialDescriptor for each spatial one, "
+          "whose parameters are put into parameters, and a CopyDescriptor for each other. Returns "
+          "the size of the parameters and the (block, "
           "status) of each failure.");
     m.def("sample_spatial", sample_spatial, nb::arg("matrix"), nb::arg("cols"),
           nb::arg("unit_bytes"), nb::arg("form"), nb::arg("tile_log2"), nb::arg("predictor_set"),
@@ -498,12 +504,20 @@ NB_MODULE(_core, m) {
         {"HEADER_MISMATCH", static_cast<uint64_t>(Status::HEADER_MISMATCH)},
         {"CRC_MISMATCH", static_cast<uint64_t>(Status::CRC_MISMATCH)},
         {"STREAM_NOT_CONSUMED", static_cast<uint64_t>(Status::STREAM_NOT_CONSUMED)},
+        {"BAD_RAW_BITS", static_cast<uint64_t>(Status::BAD_RAW_BITS)},
+        {"PADDING_NOT_ZERO", static_cast<uint64_t>(Status::PADDING_NOT_ZERO)},
         {"BAD_FINAL_STATE", static_cast<uint64_t>(Status::BAD_FINAL_STATE)},
         {"STREAM_STATUS_STATES", STATUS_STATES},
+        {"STREAM_STATUS_RAW", STATUS_RAW},
+        {"STREAM_STATUS_PADDING", STATUS_PADDING},
         {"STREAM_DESCRIPTOR_BYTES", sizeof(StreamDescriptor)},
         {"RANS32_DESCRIPTOR_BYTES", sizeof(Rans32Descriptor)},
         {"RANS32_PARAMETERS_OFFSET", offsetof(Rans32Descriptor, parameters)},
         {"RANS32_PARAMETERS_BYTES", RANS32_PARAMETERS_BYTES},
+        {"MIN_TILE_LOG2", MIN_TILE_LOG2},
+        {"SPATIAL_DESCRIPTOR_BYTES", sizeof(SpatialDescriptor)},
+        {"SPATIAL_PARAMETERS_OFFSET", offsetof(SpatialDescriptor, parameters)},
+        {"SPATIAL_PARAMETERS_BYTES", SPATIAL_PARAMETERS_BYTES},
         {"COPY_DESCRIPTOR_BYTES", sizeof(CopyDescriptor)},
         {"NO_ROW", NO_ROW},
     };

@@ -482,9 +482,11 @@ Status describe_block(const uint8_t* from, const BlockHeader& header, uint8_t fa
                       const DevicePlace& place, DeviceRecords& records) {
     StreamDescriptor* const streams = records.streams;
     Rans32Descriptor* const rans32 = records.rans32;
+    SpatialDescriptor* const spatial = records.spatial;
     CopyDescriptor* const copy = records.copies;
     records.streams += n_streams_of(header);
     records.rans32 += header.coding == CODING_RANS32;
+    records.spatial += header.coding == CODING_SPATIAL;
     records.copies += is_copied(header);
     Status status = check_frame(from, header);
     if (status != Status::OK) return status;
@@ -502,6 +504,20 @@ Status describe_block(const uint8_t* from, const BlockHeader& header, uint8_t fa
         status = describe_rans32(payload, header.payload_bytes,
                                  static_cast<Rans32Form>(header.form), place.rows, place.cols, w,
                                  *rans32, records.parameters, parameter_bytes);
+        records.parameters += parameter_bytes;
+        return status;
+    }
+    if (header.coding == CODING_SPATIAL && family == CODING_SPATIAL) {
+        if (header.form >= N_SPATIAL_FORMS || w > 4) return Status::BAD_FORM;
+        if (header.n_streams != 0) return Status::BAD_N_STREAMS;
+        *spatial = {};
+        spatial->payload = place.payload;
+        spatial->output = place.output;
+        spatial->row_stride = place.row_stride;
+        uint64_t parameter_bytes = 0;
+        status =
+            describe_spatial(payload, header.payload_bytes, static_cast<SpatialForm>(header.form),
+                             place.rows, place.cols, *spatial, records.parameters, parameter_bytes);
         records.parameters += parameter_bytes;
         return status;
     }

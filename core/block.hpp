@@ -96,10 +96,11 @@ struct DevicePlace {
     uint32_t unit_bytes;
 };
 
-// Descriptors to fill in, and room for parameters of rans32.
+// Descriptors to fill in, and room for parameters of rans32 and spatial.
 struct DeviceRecords {
     StreamDescriptor* streams;
     Rans32Descriptor* rans32;
+    SpatialDescriptor* spatial;
     CopyDescriptor* copies;
     uint8_t* parameters;
 };
@@ -109,13 +110,21 @@ constexpr uint32_t n_streams_of(const BlockHeader& header) {
     return header.coding == CODING_RANS16 ? header.n_streams : 0;
 }
 constexpr bool is_copied(const BlockHeader& header) {
-    return header.coding != CODING_RANS16 && header.coding != CODING_RANS32;
+    return header.coding != CODING_RANS16 && header.coding != CODING_RANS32 &&
+           header.coding != CODING_SPATIAL;
+}
+// The most bytes of parameters of a block.
+constexpr uint64_t parameter_room(const BlockHeader& header, uint32_t rows, uint32_t cols) {
+    if (header.coding == CODING_RANS32) return RANS32_PARAMETERS_BYTES + uint64_t(rows) + cols;
+    if (header.coding != CODING_SPATIAL) return 0;
+    return SPATIAL_PARAMETERS_BYTES +
+           uint64_t(tiles_along(rows, MIN_TILE_LOG2)) * tiles_along(cols, MIN_TILE_LOG2);
 }
 
 // Check the block at `from` as decode_block() does, but for what its streams ask for, and say what
 // a GPU needs to decode it. Moves `records` behind what is filled in, or, of a bad block, behind
 // what it would have filled in but for parameters. The address of parameters is left 0. Other
-// codings than raw, constant, rans16 and rans32 are BAD_CODING.
+// codings than raw, constant, rans16, rans32 and spatial are BAD_CODING.
 Status describe_block(const uint8_t* from, const BlockHeader& header, uint8_t family,
                       const DevicePlace& place, DeviceRecords& records);
 

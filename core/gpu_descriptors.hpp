@@ -64,6 +64,30 @@ constexpr uint32_t RANS32_SIGN = 8;  // the highest bit of a unit is raw
 constexpr uint32_t RANS32_PARAMETERS_BYTES =
     2 * MAX_ALPHABET + 2 * MAX_RANS32_TABLES * (MAX_ALPHABET + 1) + 16;
 
+// A block of coding spatial. In memory of its own, at a multiple of 16, are its parameters: for
+// each table N_TOKENS + 1 u16, the sums of the frequencies before each token and of all; a byte for
+// each tile, as docs/format.md section 15 has it.
+struct alignas(16) SpatialDescriptor {
+    uint64_t payload;     // address, a multiple of 16
+    uint64_t output;      // address of the block's first unit; any, fastest at multiples of 16
+    uint64_t row_stride;  // bytes from a row of the block to the next in the output
+    uint64_t parameters;  // address
+    uint32_t n_rows;
+    uint32_t row_units;
+    uint32_t stream_offset;  // of the states, then the words
+    uint32_t stream_bytes;   // of both
+    uint32_t raw_offset;     // at least 16
+    uint32_t raw_bytes;
+    uint8_t tile_log2;
+    uint8_t n_tables;
+    uint8_t form;
+    uint8_t reserved[5];  // 0
+};
+static_assert(sizeof(SpatialDescriptor) == 64);
+
+// Room for the parameters of a block, beside a byte for each tile.
+constexpr uint32_t SPATIAL_PARAMETERS_BYTES = 2 * MAX_TILE_TABLES * (N_TOKENS + 1) + 16;
+
 // A block of coding raw or constant, or one that was decoded and belongs elsewhere.
 struct CopyDescriptor {
     uint64_t source;      // address of the first row; of a constant, of its unit
@@ -84,5 +108,7 @@ constexpr uint32_t NO_ROW = 0xFFFFFFFF;  // of a row map: the row is not wanted
 constexpr uint32_t STATUS_STATES = 1;   // a final state is not that of a whole stream
 constexpr uint32_t STATUS_BYTES = 2;    // more or fewer bytes used than the stream has
 constexpr uint32_t STATUS_ESCAPES = 4;  // more or fewer escapes used than there are
+constexpr uint32_t STATUS_RAW = 8;      // the tokens ask for more or fewer raw bytes than there are
+constexpr uint32_t STATUS_PADDING = 16;  // bits after the raw bits are not 0
 
 }  // namespace wcodec

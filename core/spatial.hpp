@@ -54,7 +54,7 @@ struct Tile {
     uint32_t cols;
 };
 
-static inline uint32_t tiles_along(uint32_t size, uint32_t tile_log2) {
+static constexpr uint32_t tiles_along(uint32_t size, uint32_t tile_log2) {
     return (size + (1u << tile_log2) - 1) >> tile_log2;
 }
 

@@ -92,6 +92,82 @@ bool tile_is_legal(uint8_t tile, uint32_t tile_log2, uint32_t n_tables) {
     return (1u << tile_log2) >= TRANSFORM_SIZE || tile_transform(tile) == TRANSFORM_NONE;
 }
 
+// What a payload holds, as far as it was checked.
+struct SpatialPayload {
+    uint32_t tile_log2;
+    uint32_t n_tables;
+    uint32_t n_tiles;
+    TokenTable tables[MAX_TILE_TABLES];
+    const uint8_t* stream;
+    const uint8_t* stream_end;
+    const uint8_t* raw;
+    uint64_t raw_bytes;
+};
+
+// Check all of a payload but its tokens and raw bits. `tiles` gets a byte for each tile and has
+// room for as many as there can be; `slots` is memory to work in.
+Status parse_spatial(const uint8_t* payload, uint64_t payload_bytes, uint32_t rows, uint32_t cols,
+                     SpatialPayload& parsed, TokenSlots& slots, uint8_t* tiles) {
+    if (payload_bytes < SPATIAL_HEAD_BYTES) return Status::BAD_PAYLOAD_BYTES;
+    const uint32_t tile_log2 = payload[0];
+    const uint32_t n_tables = payload[1];
+    const uint32_t coding = payload[2];
+    if (payload[3] != 0) return Status::RESERVED_NOT_ZERO;
+    if (tile_log2 < MIN_TILE_LOG2 || tile_log2 > MAX_TILE_LOG2 || n_tables < 1 ||
+        n_tables > MAX_TILE_TABLES || coding > TILES_CODED)
+        return Status::BAD_TILES;
+    const uint64_t tiles_bytes = read_as<uint32_t>(payload + 4);
+    const uint64_t stream_bytes = read_as<uint32_t>(payload + 8);
+    const uint64_t raw_bytes = read_as<uint32_t>(payload + 12);
+    const uint32_t n_tiles = tiles_along(rows, tile_log2) * tiles_along(cols, tile_log2);
+    if ((coding == TILES_ALIKE && tiles_bytes != 1) ||
+        (coding == TILES_BYTES && tiles_bytes != n_tiles))
+        return Status::BAD_TILES;
+
+    // Tables first: how long they are decides where the rest is.
+    const uint8_t* at = payload + SPATIAL_HEAD_BYTES;
+    const uint8_t* end = payload + payload_bytes;
+    for (uint32_t k = 0; k < n_tables; ++k) {
+        const Status status = read_token_table(at, end, N_TOKENS - 1, parsed.tables[k]);
+        if (status != Status::OK) return status;
+    }
+    if (coding == TILES_CODED) {
+        TokenTable table;
+        const Status status = read_token_table(at, end, 255, table);
+        if (status != Status::OK) return status;
+        build_token_slots(table, slots);
+    }
+    const auto aligned = [&](uint64_t size) { return align_up(size, BLOCK_ALIGNMENT); };
+    const uint64_t tables_end = static_cast<uint64_t>(at - payload);
+    const uint64_t tiles_at = aligned(tables_end);
+    const uint64_t stream_at = aligned(tiles_at + tiles_bytes);
+    const uint64_t raw_at = aligned(stream_at + stream_bytes);
+    if (raw_at + raw_bytes != payload_bytes) return Status::BAD_PAYLOAD_BYTES;
+    if (!all_zero(at, payload + tiles_at) ||
+        !all_zero(payload + tiles_at + tiles_bytes, payload + stream_at) ||
+        !all_zero(payload + stream_at + stream_bytes, payload + raw_at))
+        return Status::PADDING_NOT_ZERO;
+
+    if (coding == TILES_ALIKE) std::memset(tiles, payload[tiles_at], n_tiles);
+    if (coding == TILES_BYTES) std::memcpy(tiles, payload + tiles_at, n_tiles);
+    if (coding == TILES_CODED) {
+        const uint8_t* from = payload + tiles_at;
+        const Status status =
+            decode_tokens(from, from + tiles_bytes, nullptr, n_tiles, &slots, tiles);
+        if (status != Status::OK) return status;
+    }
+    for (uint32_t t = 0; t < n_tiles; ++t)
+        if (!tile_is_legal(tiles[t], tile_log2, n_tables)) return Status::BAD_TILES;
+    parsed.tile_log2 = tile_log2;
+    parsed.n_tables = n_tables;
+    parsed.n_tiles = n_tiles;
+    parsed.stream = payload + stream_at;
+    parsed.stream_end = parsed.stream + stream_bytes;
+    parsed.raw = payload + raw_at;
+    parsed.raw_bytes = raw_bytes;
+    return Status::OK;
+}
+
 uint8_t* pad(uint8_t* payload, uint8_t* at) {
     uint8_t* padded = payload + align_up(static_cast<uint64_t>(at - payload), BLOCK_ALIGNMENT);
     std::memset(at, 0, static_cast<size_t>(padded - at));
@@ -108,7 +184,7 @@ size_t encode_spatial_scratch_bytes(uint64_t max_units, uint32_t unit_bytes) {
 }
 
 size_t decode_spatial_scratch_bytes(uint64_t max_units) {
-    return 3 * align_up(max_units, 64) + (MAX_TILE_TABLES + 1) * sizeof(TokenSlots);
+    return 3 * align_up(max_units, 64) + MAX_TILE_TABLES * sizeof(TokenSlots);
 }
 
 uint64_t encode_spatial(const uint8_t* units, uint32_t rows, uint32_t cols, uint32_t w,
@@ -190,65 +266,62 @@ Status decode_spatial(const uint8_t* payload, uint64_t payload_bytes, SpatialFor
     uint8_t* ids = tokens + align_up(n, 64);
     uint8_t* tiles = ids + align_up(n, 64);
     auto* slots = reinterpret_cast<TokenSlots*>(tiles + align_up(n, 64));
-    if (payload_bytes < SPATIAL_HEAD_BYTES) return Status::BAD_PAYLOAD_BYTES;
-    const uint32_t tile_log2 = payload[0];
-    const uint32_t n_tables = payload[1];
-    const uint32_t coding = payload[2];
-    if (payload[3] != 0) return Status::RESERVED_NOT_ZERO;
-    if (tile_log2 < MIN_TILE_LOG2 || tile_log2 > MAX_TILE_LOG2 || n_tables < 1 ||
-        n_tables > MAX_TILE_TABLES || coding > TILES_CODED)
-        return Status::BAD_TILES;
-    const uint64_t tiles_bytes = read_as<uint32_t>(payload + 4);
-    const uint64_t stream_bytes = read_as<uint32_t>(payload + 8);
-    const uint64_t raw_bytes = read_as<uint32_t>(payload + 12);
-    const uint32_t n_tiles = tiles_along(rows, tile_log2) * tiles_along(cols, tile_log2);
-    if ((coding == TILES_ALIKE && tiles_bytes != 1) ||
-        (coding == TILES_BYTES && tiles_bytes != n_tiles))
-        return Status::BAD_TILES;
-
-    // Tables first: how long they are decides where the rest is.
-    const uint8_t* at = payload + SPATIAL_HEAD_BYTES;
-    const uint8_t* end = payload + payload_bytes;
-    TokenSlots& tile_slots = slots[MAX_TILE_TABLES];
-    for (uint32_t k = 0; k <= n_tables; ++k) {
-        if (k == n_tables && coding != TILES_CODED) break;
-        const Status status = k < n_tables ? read_token_table(at, end, N_TOKENS - 1, slots[k])
-                                           : read_token_table(at, end, 255, tile_slots);
-        if (status != Status::OK) return status;
-    }
-    const auto aligned = [&](uint64_t size) { return align_up(size, BLOCK_ALIGNMENT); };
-    const uint64_t tables_end = static_cast<uint64_t>(at - payload);
-    const uint64_t tiles_at = aligned(tables_end);
-    const uint64_t stream_at = aligned(tiles_at + tiles_bytes);
-    const uint64_t raw_at = aligned(stream_at + stream_bytes);
-    if (raw_at + raw_bytes != payload_bytes) return Status::BAD_PAYLOAD_BYTES;
-    if (!all_zero(at, payload + tiles_at) ||
-        !all_zero(payload + tiles_at + tiles_bytes, payload + stream_at) ||
-        !all_zero(payload + stream_at + stream_bytes, payload + raw_at))
-        return Status::PADDING_NOT_ZERO;
-
-    if (coding == TILES_ALIKE) std::memset(tiles, payload[tiles_at], n_tiles);
-    if (coding == TILES_BYTES) std::memcpy(tiles, payload + tiles_at, n_tiles);
-    if (coding == TILES_CODED) {
-        const uint8_t* from = payload + tiles_at;
-        const Status status =
-            decode_tokens(from, from + tiles_bytes, nullptr, n_tiles, &tile_slots, tiles);
-        if (status != Status::OK) return status;
-    }
-    for (uint32_t t = 0; t < n_tiles; ++t)
-        if (!tile_is_legal(tiles[t], tile_log2, n_tables)) return Status::BAD_TILES;
-
-    spread_ids(rows, cols, tile_log2, tiles, ids);
-    const Status status = decode_tokens(payload + stream_at, payload + stream_at + stream_bytes,
-                                        ids, n, slots, tokens);
+    SpatialPayload parsed;
+    Status status = parse_spatial(payload, payload_bytes, rows, cols, parsed, slots[0], tiles);
+    if (status != Status::OK) return status;
+    for (uint32_t k = 0; k < parsed.n_tables; ++k) build_token_slots(parsed.tables[k], slots[k]);
+    spread_ids(rows, cols, parsed.tile_log2, tiles, ids);
+    status = decode_tokens(parsed.stream, parsed.stream_end, ids, n, slots, tokens);
     if (status != Status::OK) return status;
     uint64_t raw_bits = 0;
     for (uint64_t i = 0; i < n; ++i) raw_bits += token_raw_bits(tokens[i]);
-    if ((raw_bits + 7) / 8 != raw_bytes) return Status::BAD_RAW_BITS;
+    if ((raw_bits + 7) / 8 != parsed.raw_bytes) return Status::BAD_RAW_BITS;
     if (raw_bits % 8 != 0 && payload[payload_bytes - 1] >> raw_bits % 8 != 0)
         return Status::PADDING_NOT_ZERO;
-    restore_image(tokens, payload + raw_at, rows, cols, w, tile_log2, tiles, units);
+    restore_image(tokens, parsed.raw, rows, cols, w, parsed.tile_log2, tiles, units);
     map_units(form, w, units, n);
+    return Status::OK;
+}
+
+Status describe_spatial(const uint8_t* payload, uint64_t payload_bytes, SpatialForm form,
+                        uint32_t rows, uint32_t cols, SpatialDescriptor& block, uint8_t* parameters,
+                        uint64_t& parameter_bytes) {
+    // The tiles are behind all that comes before them, so they can be moved up to it.
+    uint8_t* const tiles = parameters + SPATIAL_PARAMETERS_BYTES - BLOCK_ALIGNMENT;
+    SpatialPayload parsed;
+    TokenSlots slots;
+    Status status = parse_spatial(payload, payload_bytes, rows, cols, parsed, slots, tiles);
+    if (status == Status::OK) status = check_token_stream(parsed.stream, parsed.stream_end);
+    if (status != Status::OK) return status;
+
+    uint8_t* to = parameters;
+    const auto put = [&to](uint32_t number) {
+        write_as(to, static_cast<uint16_t>(number));
+        to += sizeof(uint16_t);
+    };
+    for (uint32_t k = 0; k < parsed.n_tables; ++k) {
+        uint32_t sum = 0;
+        put(sum);
+        for (uint32_t s = 0; s < N_TOKENS; ++s) put(sum += parsed.tables[k].frequency[s]);
+    }
+    std::memmove(to, tiles, parsed.n_tiles);
+    to += parsed.n_tiles;
+    const auto size = static_cast<uint64_t>(to - parameters);
+    parameter_bytes = align_up(size, BLOCK_ALIGNMENT);
+    std::memset(to, 0, parameter_bytes - size);
+
+    const auto offset = [payload](const uint8_t* part) {
+        return static_cast<uint32_t>(part - payload);
+    };
+    block.n_rows = rows;
+    block.row_units = cols;
+    block.stream_offset = offset(parsed.stream);
+    block.stream_bytes = offset(parsed.stream_end) - offset(parsed.stream);
+    block.raw_offset = offset(parsed.raw);
+    block.raw_bytes = static_cast<uint32_t>(parsed.raw_bytes);
+    block.tile_log2 = static_cast<uint8_t>(parsed.tile_log2);
+    block.n_tables = static_cast<uint8_t>(parsed.n_tables);
+    block.form = form;
     return Status::OK;
 }
 

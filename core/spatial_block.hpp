@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "gpu_descriptors.hpp"
 #include "status.hpp"
 #include "tile_choice.hpp"
 
@@ -23,5 +24,12 @@ uint64_t encode_spatial(const uint8_t* units, uint32_t rows, uint32_t cols, uint
 // 4, form < N_SPATIAL_FORMS.
 Status decode_spatial(const uint8_t* payload, uint64_t payload_bytes, SpatialForm form,
                       uint32_t rows, uint32_t cols, uint32_t w, uint8_t* scratch, uint8_t* units);
+
+// Check a payload as decode_spatial() does, but for its tokens and raw bits, and say what a GPU
+// needs to decode it; addresses and row_stride are left alone. `parameters` has room for
+// spatial_parameters_bytes(); parameter_bytes of it, a multiple of 16, are used.
+Status describe_spatial(const uint8_t* payload, uint64_t payload_bytes, SpatialForm form,
+                        uint32_t rows, uint32_t cols, SpatialDescriptor& block, uint8_t* parameters,
+                        uint64_t& parameter_bytes);
 
 }  // namespace wcodec

@@ -52,11 +52,11 @@ uint32_t write_token_table(const TokenTable& table, uint8_t* to) {
 }
 
 Status read_token_table(const uint8_t*& from, const uint8_t* end, uint32_t max_symbol,
-                        TokenSlots& slots) {
+                        TokenTable& table) {
     if (end - from < 1) return Status::BAD_PAYLOAD_BYTES;
     const uint32_t n = uint32_t{*from++} + 1;
     if (static_cast<size_t>(end - from) < size_t{3} * n) return Status::BAD_PAYLOAD_BYTES;
-    TokenTable table{};
+    std::memset(&table, 0, sizeof table);
     uint32_t used = 0;
     int32_t last = -1;
     for (uint32_t i = 0; i < n; ++i, from += 3) {
@@ -69,9 +69,7 @@ Status read_token_table(const uint8_t*& from, const uint8_t* end, uint32_t max_s
         table.frequency[symbol] = static_cast<uint16_t>(frequency);
         used += frequency;
     }
-    if (used != TOKEN_SCALE) return Status::BAD_FREQUENCY_TABLE;
-    build_token_slots(table, slots);
-    return Status::OK;
+    return used == TOKEN_SCALE ? Status::OK : Status::BAD_FREQUENCY_TABLE;
 }
 
 void build_token_slots(const TokenTable& table, TokenSlots& slots) {

@@ -41,7 +41,7 @@ uint32_t write_token_table(const TokenTable& table, uint8_t* to);
 
 // Read and validate a table of symbols up to max_symbol; moves `from` behind it.
 Status read_token_table(const uint8_t*& from, const uint8_t* end, uint32_t max_symbol,
-                        TokenSlots& slots);
+                        TokenTable& table);
 
 // The frequencies sum to TOKEN_SCALE.
 void build_token_slots(const TokenTable& table, TokenSlots& slots);

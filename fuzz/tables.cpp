@@ -44,9 +44,11 @@ void rans16_table(uint32_t form, uint32_t n_symbols, uint32_t escape, const uint
 void token_table(uint32_t max_symbol, const uint8_t* from, size_t size) {
     const std::vector<uint8_t> exact(from, from + size);
     const uint8_t* at = exact.data();
+    TokenTable table;
+    if (read_token_table(at, exact.data() + size, max_symbol, table) != Status::OK) return;
+    require(at > exact.data() && at <= exact.data() + size);
     TokenSlots slots;
-    if (read_token_table(at, exact.data() + size, max_symbol, slots) == Status::OK)
-        require(at > exact.data() && at <= exact.data() + size);
+    build_token_slots(table, slots);
 }
 
 }  // namespace

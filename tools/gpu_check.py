@@ -37,7 +37,13 @@ from wcodec.codec import batch
 from wcodec.container import Reader
 from wcodec.cuda import device as device_module
 from wcodec.cuda import driver
-from wcodec.cuda.decoder import WARP_THREADS, Decoder, rans16_kernel, rans32_kernel
+from wcodec.cuda.decoder import (
+    WARP_THREADS,
+    Decoder,
+    rans16_kernel,
+    rans32_kernel,
+    spatial_kernel,
+)
 from wcodec.cuda.device import CudaDevice, Device, kernel_names
 from wcodec.decode import decode_budget
 from wcodec.errors import CorruptError
@@ -110,9 +116,18 @@ def arrays(elements: int) -> dict[str, np.ndarray]:
     groups[::2] = groups[::2].astype(np.float16)
     found["f32.row_groups"] = groups
     found["i16"] = (found["f32.matrix"] * 5000).astype(np.int16)
+    found["i8.smooth"] = smooth(elements // 300, 300).astype(np.int8)
+    found["u16.smooth"] = (smooth(elements // 130, 130) * 200 + 30_000).astype(np.uint16)
     found["i64"] = np.cumsum(random.integers(0, 9, (60, 500)), axis=1)
     found["bytes"] = np.frombuffer(random.bytes(12_345), np.uint8)
     return found
+
+
+def smooth(rows: int, cols: int) -> np.ndarray:
+    """A matrix of integers up to 127 that resemble their neighbours, for the spatial coding."""
+    noise = np.random.default_rng(5).standard_normal((rows, cols), np.float32)
+    waves = 50 * np.sin(np.arange(cols) / 9) + 40 * np.cos(np.arange(rows) / 7)[:, None]
+    return np.clip(np.rint(waves + 3 * noise), -127, 127)
 
 
 def flip(path: Path, layer: str, block: int, offset: int) -> bytes:
@@ -255,7 +270,7 @@ def corrupted(check: Check) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path, copy = Path(folder) / "a.wcodec", Path(folder) / "b.wcodec"
         wcodec.encode_checkpoint(
-            {name: a for name, a in arrays(20_000).items() if name.endswith("escapes")}, path
+            {n: a for n, a in arrays(20_000).items() if n.endswith(("escapes", "smooth"))}, path
         )
         with Reader(path) as reader:
             sizes = {
@@ -315,6 +330,9 @@ class Replicas:
             (form,) = set(described.forms.tolist())
             self.form, self.kernel = batch.FORM_NAMES[form], rans16_kernel(form)
             records = described.streams.view("<u8").reshape(1, len(described.streams), -1)
+        elif len(described.spatial):
+            self.form, self.kernel = "spatial", spatial_kernel(grid.unit_bytes)
+            records = described.spatial.view("<u8").reshape(1, len(described.spatial), -1)
         else:
             self.form, self.kernel = "rans32", rans32_kernel(grid.unit_bytes)
             records = described.rans32.view("<u8").reshape(1, len(described.rans32), -1)
@@ -324,8 +342,9 @@ class Replicas:
         records = np.tile(records, (count, 1, 1))
         records[:, :, 0] += shifts * np.uint64(room)
         records[:, :, 1] += shifts * np.uint64(array.nbytes)
-        if self.form == "rans32":
-            at = batch.RANS32_DESCRIPTOR.fields["parameters"][1] // 8
+        if not len(described.streams):
+            kind = batch.SPATIAL_DESCRIPTOR if len(described.spatial) else batch.RANS32_DESCRIPTOR
+            at = kind.fields["parameters"][1] // 8
             records[:, :, at] += np.uint64(self._parameters.data_ptr())
         self.n_streams = count * records.shape[1]
         host = torch.from_numpy(records.reshape(-1).view(np.uint8))
@@ -390,6 +409,8 @@ def kernels(check: Check) -> dict[str, Any]:
         "int8": np.clip(np.rint(normal * 700), -127, 127).astype(np.int8),
         "fp8 e4m3": (normal * 50).astype(ml_dtypes.float8_e4m3fn),
         "int16": (normal * 50_000).astype(np.int16),
+        "int8, smooth": smooth(*normal.shape).astype(np.int8),
+        "int16, smooth": (smooth(*normal.shape) * 200).astype(np.int16),
     }
     # A part, since this level is slow to encode.
     cases["bf16, max"] = cases["bf16, many scales"][: len(normal) // 8]

@@ -41,7 +41,6 @@ from wcodec.editing import extract
 BLOCKS = golden_blocks()
 KINDS = [block.kind for block in BLOCKS]
 IN_CORE = [block for block in BLOCKS if not block.kind.startswith(("lz", "map"))]
-ON_GPU = [block for block in BLOCKS if not block.kind.startswith(("lz", "map", "spatial"))]
 IN_PYTHON = [block for block in BLOCKS if block not in IN_CORE]
 
 
@@ -105,7 +104,7 @@ def test_changed_blocks_in_the_core(block, stride):
 
 @pytest.mark.skipif(compiler() is None, reason="no C++20 compiler")
 @thinned(301)
-@by_kind(ON_GPU)
+@by_kind(IN_CORE)
 def test_changed_blocks_in_the_emulated_gpu_decoder(block, stride):
     for some in batched(chain(mutations(block, stride), resized(block, stride // 4 + 1))):
         copies = Copies(block, [block.data, *some])

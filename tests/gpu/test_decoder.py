@@ -6,9 +6,16 @@ errors, bounded staging memory, and what is left to the host.
 import numpy as np
 import pytest
 from support.arrays import FLOATS, float_patterns, gaussian
-from support.emulated_warp import compiler
+from support.emulated_warp import (
+    STATUS_BYTES,
+    STATUS_PADDING,
+    STATUS_RAW,
+    STATUS_STATES,
+    compiler,
+)
 from support.golden import GOLDEN, MANIFEST, digests
 from support.model_directories import write_shards
+from support.spatial_blocks import smooth
 
 torch = pytest.importorskip("torch")
 if compiler() is None:
@@ -60,6 +67,8 @@ def many_arrays():
     arrays |= grouped_arrays()
     arrays["ints"] = np.arange(5000)
     arrays["i16"] = (gaussian("F32", 90_000) * 9000).astype(np.int16).reshape(300, 300)
+    arrays["smooth i1"] = smooth("i1", 300, 700)
+    arrays["smooth u2"] = smooth("u2", 90, 500)
     arrays["noise"] = np.frombuffer(np.random.default_rng(1).bytes(9999), np.uint8)
     arrays["nothing"] = np.empty((0, 4), np.float32)
     arrays["scalar"] = np.array(2.5, np.float32)
@@ -93,7 +102,8 @@ def test_all_kinds_of_layers(path, device):
         name: array.shape for name, array in expected.items()
     }
     assert set(device.launched) == kernels_of(path)
-    assert len(set(device.launched)) >= 6
+    assert {decoder_module.spatial_kernel(w) for w in (1, 2)} < set(device.launched)
+    assert len(set(device.launched)) >= 8
     assert found["F16 rows"].dtype == torch.float16
 
 
@@ -103,13 +113,15 @@ def kernels_of(path) -> set[str]:
     with Reader(path) as reader:
         for name in reader.layers:
             layer = reader.open_layer(name)
-            if layer.head.family in (batch.SPATIAL, batch.LZ):
+            if layer.head.family == batch.LZ:
                 continue
             for header in layer.headers:
                 if header["coding"] == batch.RANS16:
                     found.add(decoder_module.rans16_kernel(int(header["form"])))
                 elif header["coding"] == batch.RANS32:
                     found.add(decoder_module.rans32_kernel(unit_bytes(layer.head.dtype)))
+                elif header["coding"] == batch.SPATIAL:
+                    found.add(decoder_module.spatial_kernel(unit_bytes(layer.head.dtype)))
                 elif header["coding"] != batch.ROW_GROUPS:
                     found.add(decoder_module.COPY_KERNEL)
     return found
@@ -197,7 +209,9 @@ PARTS = (
 )
 
 
-@pytest.mark.parametrize("name", ["BF16 rows", "F32 rows", "groups", "wide groups", "i16"])
+@pytest.mark.parametrize(
+    "name", ["BF16 rows", "F32 rows", "groups", "wide groups", "i16", "smooth i1"]
+)
 def test_parts(path, device, name):
     with wcodec.safe_open(path, "pt") as on_cpu, wcodec.safe_open(path, "pt", "cuda") as on_gpu:
         whole = on_cpu.get_tensor(name)
@@ -273,22 +287,39 @@ def test_a_wrong_crc(path, tmp_path, device):
         wcodec.decode_checkpoint(copy, device="cuda")
 
 
-def test_wrong_streams_that_are_sealed(path, tmp_path, device):
+def load_one(path, layer):
+    with wcodec.safe_open(path, "pt", device="cuda") as file:
+        return file.get_tensor(layer)
+
+
+@pytest.mark.parametrize(("layer", "block"), [("BF16 wide", 1), ("smooth i1", 0)])
+def test_wrong_streams_that_are_sealed(path, tmp_path, device, layer, block):
     """Damage that only the kernels can see gives the error that the CPU gives."""
     seen = set()
     with Reader(path) as reader:
-        size = int(reader.open_layer("BF16 wide").headers["payload_bytes"][1])
-    for offset in range(200, size // 2, size // 23):
-        copy = flipped(path, tmp_path, "BF16 wide", 1, offset)
+        size = int(reader.open_layer(layer).headers["payload_bytes"][block])
+    for offset in [*range(200, size // 2, size // 23), size - 1]:
+        copy = flipped(path, tmp_path, layer, block, offset)
         try:
-            expected = as_bytes({"x": wcodec.decode_layer(copy, "BF16 wide")})["x"]
+            expected = as_bytes({"x": wcodec.decode_layer(copy, layer)})["x"]
         except CorruptError as error:
             seen.add(str(error))
-            with pytest.raises(CorruptError, match="block 1 of 'BF16 wide'"):
-                load_to_torch(copy, device="cuda")
+            with pytest.raises(CorruptError, match=f"block {block} of '{layer}'"):
+                load_one(copy, layer)
         else:  # raw bits: sealed anew they are as good as others
-            assert as_bytes(load_to_torch(copy, device="cuda"))["BF16 wide"] == expected
+            assert as_bytes({"x": load_one(copy, layer)})["x"] == expected
     assert seen
+
+
+def test_what_is_wrong_with_the_raw_bits_is_said():
+    """By the status of a spatial block."""
+    for status, words in (
+        (STATUS_STATES | STATUS_RAW, "a final state is"),
+        (STATUS_BYTES | STATUS_RAW, "a stream has bytes"),
+        (STATUS_RAW, "its raw bits are not those"),
+        (STATUS_PADDING, "padding is not zero"),
+    ):
+        assert f"block 3 of 'x': {words}" in str(batch.stream_error(3, "x", status))
 
 
 def test_too_many_streams_are_left_to_the_host(path, device, monkeypatch):

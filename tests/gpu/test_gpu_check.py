@@ -58,7 +58,8 @@ def test_sections(name, monkeypatch):
         assert found["refused"] > 0
         assert found["same"] > 0
     if name == "kernels":
-        assert len({row["form"] for row in found["rows"]}) >= 5
+        assert len({row["form"] for row in found["rows"]}) >= 6
+        assert "spatial" in {row["form"] for row in found["rows"]}
 
 
 @pytest.mark.parametrize("name", DECODING)

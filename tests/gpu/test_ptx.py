@@ -12,9 +12,24 @@ import functools
 
 import numpy as np
 import pytest
-from support.cuda_toolkit import RANS16_KERNELS, RANS32_KERNELS, kernel_ptx, nvcc
+from support import spatial_blocks
+from support.cuda_toolkit import (
+    RANS16_KERNELS,
+    RANS32_KERNELS,
+    SPATIAL_KERNELS,
+    kernel_ptx,
+    nvcc,
+)
 from support.emulated_blocks import describe
-from support.emulated_warp import CANARY, STREAM_DESCRIPTOR, Block, aligned, compiler, run_rans32
+from support.emulated_warp import (
+    CANARY,
+    STREAM_DESCRIPTOR,
+    Block,
+    aligned,
+    compiler,
+    run_rans32,
+    run_spatial,
+)
 from support.ptx_interpreter import Memory, PtxKernel, PtxWarp
 from support.rans16_streams import FIELD_MAPS, FORMS, LANES, random_payload, random_table
 from support.rans32_blocks import random_block
@@ -99,34 +114,51 @@ def test_hostile_blocks(form):
 
 @pytest.mark.parametrize("unit_bytes", RANS32_KERNELS)
 def test_rans32_blocks(unit_bytes):
-    """Sound ones and ones whose stream is noise, with and without rows apart."""
-    random = np.random.default_rng(unit_bytes)
     for i, (rows, cols) in enumerate([(1, 200), (7, 21), (40, 3)]):
         array, blocks = random_block(i, unit_bytes, rows, cols, escape=i > 0, n_tables=2)
-        data = aligned(len(blocks.data) + batch.READ_SLACK_BYTES)
-        data[: len(blocks.data)] = blocks.data
-        stride = cols * unit_bytes + i % 2 * 3
-        output = aligned(rows * stride)
-        descriptors = whole(array)
-        descriptors["row_stride"] = stride
-        described = describe(data, blocks.headers, batch.RANS32, descriptors, output, unit_bytes)
-        for is_sound in (True, False):
-            if not is_sound:
-                data[16 + int(described.rans32.view("<u4")[10]) :] = random.integers(0, 256)
-            output[:] = CANARY
-            expected = np.zeros(1, np.uint32)
-            run_rans32(unit_bytes, 1, described.rans32.ctypes.data, expected.ctypes.data)
-            found = np.full(len(output), CANARY, np.uint8)
-            record = described.rans32.view("<u8").copy()
-            record[[0, 1, 3]] = PAYLOAD, OUTPUT, PARAMETERS
-            status = np.full(4, 0xFF, np.uint8)
-            memory = Memory()
-            memory.add(PAYLOAD, data[16 : len(blocks.data)])
-            memory.add(OUTPUT, found, writable=True)
-            memory.add(STREAMS, np.frombuffer(record.tobytes(), np.uint8))
-            memory.add(STATUS, status, writable=True)
-            memory.add(PARAMETERS, described.parameters)
-            PtxWarp(kernel(RANS32_KERNELS[unit_bytes]), [STREAMS, STATUS], memory, 0).run()
-            assert status.view("<u4").tolist() == expected.tolist()
-            assert found.tobytes() == output.tobytes()
-            assert is_sound == (expected[0] == 0)
+        check_block(blocks, array, i % 2 * 3)
+
+
+@pytest.mark.parametrize("unit_bytes", SPATIAL_KERNELS)
+def test_spatial_blocks(unit_bytes):
+    for i, (rows, cols) in enumerate([(1, 9), (9, 20), (35, 6)]):
+        array = np.zeros((rows, cols), f"u{unit_bytes}")
+        blocks = spatial_blocks.random_block(i, unit_bytes, rows, cols, 2 + i % 2)
+        check_block(blocks, array, i % 2 * 4 * unit_bytes)
+
+
+def check_block(blocks: batch.Blocks, array: np.ndarray, gap: int) -> None:
+    """Sound, and with a stream that is noise; `gap` bytes are between the rows."""
+    coding, unit_bytes = int(blocks.headers["coding"][0]), array.itemsize
+    is_spatial = coding == batch.SPATIAL
+    names = SPATIAL_KERNELS if is_spatial else RANS32_KERNELS
+    data = aligned(len(blocks.data) + batch.READ_SLACK_BYTES)
+    data[: len(blocks.data)] = blocks.data
+    rows, cols = array.shape
+    stride = cols * unit_bytes + gap
+    output = aligned(rows * stride)
+    descriptors = whole(array)
+    descriptors["row_stride"] = stride
+    described = describe(data, blocks.headers, coding, descriptors, output, unit_bytes)
+    records = described.spatial if is_spatial else described.rans32
+    for is_sound in (True, False):
+        if not is_sound:
+            data[16 + int(records.view("<u4")[10]) :] = 0x9C
+        output[:] = CANARY
+        expected = np.zeros(1, np.uint32)
+        emulate = run_spatial if is_spatial else run_rans32
+        emulate(unit_bytes, 1, records.ctypes.data, expected.ctypes.data)
+        found = np.full(len(output), CANARY, np.uint8)
+        record = records.view("<u8").copy()
+        record[[0, 1, 3]] = PAYLOAD, OUTPUT, PARAMETERS
+        status = np.full(4, 0xFF, np.uint8)
+        memory = Memory()
+        memory.add(PAYLOAD, data[16 : len(blocks.data)])
+        memory.add(OUTPUT, found, writable=True)
+        memory.add(STREAMS, np.frombuffer(record.tobytes(), np.uint8))
+        memory.add(STATUS, status, writable=True)
+        memory.add(PARAMETERS, described.parameters)
+        PtxWarp(kernel(names[unit_bytes]), [STREAMS, STATUS], memory, 0).run()
+        assert status.view("<u4").tolist() == expected.tolist()
+        assert found.tobytes() == output.tobytes()
+        assert is_sound == (expected[0] == 0)

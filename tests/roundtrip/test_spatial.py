@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 import pytest
-from support.spatial_blocks import as_bytes, decode, decode_by_reference, encode, whole
+from support.spatial_blocks import decode, decode_by_reference, encode, smooth, whole
 
 import wcodec
 from wcodec.codec import batch
@@ -16,22 +16,6 @@ DTYPES = ["i1", "u1", "i2", "u2", "i4", "f2", "f4"]
 SHAPES = [
     (1, 1000), (1000, 1), (31, 33), (32, 32), (17, 129), (8, 128), (7, 200), (64, 65), (130, 40),
 ]  # fmt: skip
-
-
-def smooth(dtype: str, rows: int, cols: int, seed: int = 0) -> np.ndarray:
-    """A matrix that prediction makes smaller, with the whole range of its dtype here and there."""
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[:rows, :cols]
-    values = 40 * np.sin(x / 9) + 30 * np.cos(y / 7) + random.normal(0, 2, (rows, cols))
-    kind = np.dtype(dtype)
-    if kind.kind == "f":
-        result = values.astype(kind)
-    else:
-        result = np.rint(values + (64 if kind.kind == "u" else 0)).astype(np.int64).astype(kind)
-    flat = as_bytes(result).view(f"u{kind.itemsize}")
-    wild = random.random(flat.size) < 0.002
-    flat[wild] = random.integers(0, 1 << 8 * kind.itemsize, wild.sum(), dtype=np.uint64)
-    return flat.view(kind).reshape(rows, cols)
 
 
 def check(array: np.ndarray, **options) -> batch.Blocks:

@@ -36,7 +36,9 @@ FORM_NAMES = {
 }
 RANS16_KERNELS = {form: f"wcodec_rans16_{name}" for form, name in FORM_NAMES.items()}
 RANS32_KERNELS = {unit_bytes: f"wcodec_rans32_w{unit_bytes}" for unit_bytes in (1, 2, 4, 8)}
-ALL_KERNELS = {*RANS16_KERNELS.values(), *RANS32_KERNELS.values(), "wcodec_copy_blocks"}
+SPATIAL_KERNELS = {unit_bytes: f"wcodec_spatial_w{unit_bytes}" for unit_bytes in (1, 2, 4)}
+BLOCK_KERNELS = {*RANS32_KERNELS.values(), *SPATIAL_KERNELS.values()}
+ALL_KERNELS = {*RANS16_KERNELS.values(), *BLOCK_KERNELS, "wcodec_copy_blocks"}
 
 
 def _find(name: str, more: list[Path]) -> str | None:

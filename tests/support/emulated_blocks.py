@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from support.emulated_warp import run_copies, run_rans32, run_streams
+from support.emulated_warp import run_copies, run_rans32, run_spatial, run_streams
 
 from wcodec import _core
 from wcodec.codec import batch
@@ -20,6 +20,7 @@ class Described:
     unit_bytes: int
     streams: np.ndarray
     rans32: np.ndarray
+    spatial: np.ndarray
     copies: np.ndarray
     parameters: np.ndarray
     refused: np.ndarray
@@ -27,7 +28,7 @@ class Described:
     def run(self) -> np.ndarray:
         """Decode what is not refused; whether each block is accepted."""
         accepted = ~self.refused
-        at = {"streams": 0, "rans32": 0, "copies": 0}
+        at = {"streams": 0, "rans32": 0, "spatial": 0, "copies": 0}
 
         def take(name: str, n: int) -> int:
             records = getattr(self, name)
@@ -46,6 +47,10 @@ class Described:
                 address = take("rans32", 1)
                 if accepted[i]:
                     run_rans32(self.unit_bytes, 1, address, status.ctypes.data)
+            elif coding == batch.SPATIAL:
+                address = take("spatial", 1)
+                if accepted[i]:
+                    run_spatial(self.unit_bytes, 1, address, status.ctypes.data)
             else:
                 address = take("copies", 1)
                 status[:] = 0
@@ -66,9 +71,10 @@ def describe(
     """Describe blocks of `data`, which is at a multiple of 16, for decoding into `memory`."""
     coding = headers["coding"]
     n_streams = int(headers["n_streams"][coding == batch.RANS16].sum())
-    is_copied = (coding != batch.RANS16) & (coding != batch.RANS32)
+    is_copied = ~np.isin(coding, (batch.RANS16, batch.RANS32, batch.SPATIAL))
     streams = np.zeros(n_streams, batch.STREAM_DESCRIPTOR)
     rans32 = np.zeros(int((coding == batch.RANS32).sum()), batch.RANS32_DESCRIPTOR)
+    spatial = np.zeros(int((coding == batch.SPATIAL).sum()), batch.SPATIAL_DESCRIPTOR)
     copies = np.zeros(int(is_copied.sum()), batch.COPY_DESCRIPTOR)
     parameters = np.empty(int(batch.device_room(headers, descriptors).sum()) + 16, np.uint8)
     parameters = parameters[-parameters.ctypes.data % 16 :]
@@ -83,10 +89,12 @@ def describe(
         memory.ctypes.data,
         streams,
         rans32,
+        spatial,
         copies,
         parameters,
     )
     rans32["parameters"] += np.uint64(parameters.ctypes.data)
+    spatial["parameters"] += np.uint64(parameters.ctypes.data)
     refused = np.zeros(len(headers), bool)
     refused[[i for i, _ in failures]] = True
-    return Described(headers, unit_bytes, streams, rans32, copies, parameters, refused)
+    return Described(headers, unit_bytes, streams, rans32, spatial, copies, parameters, refused)

@@ -13,13 +13,13 @@ import torch
 from support import emulated_warp
 
 from wcodec.codec import batch
-from wcodec.cuda.decoder import rans16_kernel, rans32_kernel
+from wcodec.cuda.decoder import rans16_kernel, rans32_kernel, spatial_kernel
 from wcodec.cuda.device import kernel_names
 
 CANARY = 0xA5
-_RUNS = {
-    rans16_kernel(form): partial(emulated_warp.run_streams, form) for form in batch.FORM_NAMES
-} | {rans32_kernel(w): partial(emulated_warp.run_rans32, w) for w in (1, 2, 4, 8)}
+_RUNS = {rans16_kernel(form): partial(emulated_warp.run_streams, form) for form in batch.FORM_NAMES}
+_RUNS |= {rans32_kernel(w): partial(emulated_warp.run_rans32, w) for w in (1, 2, 4, 8)}
+_RUNS |= {spatial_kernel(w): partial(emulated_warp.run_spatial, w) for w in (1, 2, 4)}
 
 
 class EmulatedDevice:

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The GPU decoder with its threads emulated on the host. As a shared library it offers
-// emulate_streams(), emulate_rans32() and emulate_copy() to ctypes. With EMULATED_WARP_MAIN it is a
-// program for the sanitizers: it decodes the cases of its standard input, each from a payload and
-// into an output of its own, of exactly their sizes, and writes the statuses and the outputs.
+// emulate_streams(), emulate_rans32(), emulate_spatial() and emulate_copy() to ctypes. With
+// EMULATED_WARP_MAIN it is a program for the sanitizers: it decodes the cases of its standard
+// input, each from a payload and into an output of its own, of exactly their sizes, and writes the
+// statuses and the outputs.
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "copy_block.hpp"
 #include "rans16_warp.hpp"
 #include "rans32_warp.hpp"
+#include "spatial_warp.hpp"
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
@@ -51,6 +53,14 @@ uint32_t emulate_block(const wcodec::Rans32Descriptor& block) {
     return decoder.decode();
 }
 
+template <uint32_t UNIT_BYTES>
+uint32_t emulate_spatial_block(const wcodec::SpatialDescriptor& block) {
+    wcodec::SpatialShared shared;
+    std::memset(&shared, 0xA5, sizeof shared);
+    wcodec::SpatialDecoder<UNIT_BYTES> decoder(block, shared);
+    return decoder.decode();
+}
+
 }  // namespace
 
 EXPORTED void emulate_streams(uint32_t form, uint32_t n_streams,
@@ -67,6 +77,14 @@ EXPORTED void emulate_rans32(uint32_t unit_bytes, uint32_t n_blocks,
     for (uint32_t i = 0; i < n_blocks; ++i) status[i] = emulate(blocks[i]);
 }
 
+EXPORTED void emulate_spatial(uint32_t unit_bytes, uint32_t n_blocks,
+                              const wcodec::SpatialDescriptor* blocks, uint32_t* status) {
+    const auto emulate = unit_bytes == 1   ? emulate_spatial_block<1>
+                         : unit_bytes == 2 ? emulate_spatial_block<2>
+                                           : emulate_spatial_block<4>;
+    for (uint32_t i = 0; i < n_blocks; ++i) status[i] = emulate(blocks[i]);
+}
+
 EXPORTED void emulate_copy(const wcodec::CopyDescriptor* block, uint32_t n_threads) {
     for (uint32_t thread = 0; thread < n_threads; ++thread) {
         wcodec::copy_block(*block, thread, n_threads);
@@ -77,11 +95,11 @@ EXPORTED void emulate_copy(const wcodec::CopyDescriptor* block, uint32_t n_threa
 namespace {
 
 // A case: this, the descriptors (payload and parameters 0, output counted from output_offset), the
-// payload, and for rans32 the parameters. Answered by the statuses and the whole output, which is
-// 0xA5 where nothing was stored.
+// payload, and for rans32 and spatial the parameters. Answered by the statuses and the whole
+// output, which is 0xA5 where nothing was stored.
 struct Case {
     uint32_t coding;
-    uint32_t kernel;  // the form of rans16, the unit_bytes of rans32
+    uint32_t kernel;  // the form of rans16, the unit_bytes of the others
     uint64_t n_descriptors;
     uint64_t payload_bytes;
     uint64_t parameter_bytes;
@@ -112,9 +130,11 @@ int main() {
     Case c;
     while (std::fread(&c, sizeof c, 1, stdin) == 1) {
         const bool is_rans32 = c.coding == wcodec::CODING_RANS32;
+        const bool is_spatial = c.coding == wcodec::CODING_SPATIAL;
         uint8_t* const descriptors =
-            read(c.n_descriptors *
-                 (is_rans32 ? sizeof(wcodec::Rans32Descriptor) : sizeof(wcodec::StreamDescriptor)));
+            read(c.n_descriptors * (is_rans32    ? sizeof(wcodec::Rans32Descriptor)
+                                    : is_spatial ? sizeof(wcodec::SpatialDescriptor)
+                                                 : sizeof(wcodec::StreamDescriptor)));
         uint8_t* const payload = read(c.payload_bytes);
         uint8_t* const parameters = read(c.parameter_bytes);
         uint8_t* const output = allocate(c.output_offset + c.output_bytes, 64);
@@ -125,13 +145,18 @@ int main() {
             descriptor.output += reinterpret_cast<uintptr_t>(begin);
         };
         std::vector<uint32_t> status(c.n_descriptors);
-        if (is_rans32) {
-            auto* const blocks = reinterpret_cast<wcodec::Rans32Descriptor*>(descriptors);
+        const auto decode_blocks = [&](auto* blocks, auto emulate) {
             for (uint64_t i = 0; i < c.n_descriptors; ++i) {
                 place(blocks[i]);
                 blocks[i].parameters += reinterpret_cast<uintptr_t>(parameters);
             }
-            emulate_rans32(c.kernel, uint32_t(c.n_descriptors), blocks, status.data());
+            emulate(c.kernel, uint32_t(c.n_descriptors), blocks, status.data());
+        };
+        if (is_rans32) {
+            decode_blocks(reinterpret_cast<wcodec::Rans32Descriptor*>(descriptors), emulate_rans32);
+        } else if (is_spatial) {
+            decode_blocks(reinterpret_cast<wcodec::SpatialDescriptor*>(descriptors),
+                          emulate_spatial);
         } else {
             auto* const streams = reinterpret_cast<wcodec::StreamDescriptor*>(descriptors);
             for (uint64_t i = 0; i < c.n_descriptors; ++i) place(streams[i]);

@@ -35,13 +35,14 @@ SOURCES = (
     KERNELS / "copy_block.hpp",
     KERNELS / "rans16_warp.hpp",
     KERNELS / "rans32_warp.hpp",
+    KERNELS / "spatial_warp.hpp",
     KERNELS / "token_warp.hpp",
     KERNELS / "warp.hpp",
     ROOT / "core" / "gpu_descriptors.hpp",
     ROOT / "core" / "stream_format.hpp",
 )
 CANARY = 0xA5
-RANS16, RANS32 = 2, 3  # codings
+RANS16, RANS32, SPATIAL = 2, 3, 4  # codings
 
 # struct StreamDescriptor of rans16_warp.hpp
 STREAM_DESCRIPTOR = np.dtype(
@@ -82,6 +83,8 @@ COPY_DESCRIPTOR = np.dtype(
 STATUS_STATES = 1
 STATUS_BYTES = 2
 STATUS_ESCAPES = 4
+STATUS_RAW = 8
+STATUS_PADDING = 16
 
 
 class PayloadError(ValueError):
@@ -213,7 +216,7 @@ def _build(name: str, flags: list[str]) -> Path:
 @functools.cache
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(_build("library", ["-O2", "-shared", "-fPIC", "-fvisibility=hidden"]))
-    for decode in (library.emulate_streams, library.emulate_rans32):
+    for decode in (library.emulate_streams, library.emulate_rans32, library.emulate_spatial):
         decode.argtypes = [ctypes.c_uint32, ctypes.c_uint32] + 2 * [ctypes.c_void_p]
         decode.restype = None
     library.emulate_copy.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
@@ -246,6 +249,11 @@ def run_streams(form: int, n_streams: int, streams: int, status: int) -> None:
 def run_rans32(unit_bytes: int, n_blocks: int, blocks: int, status: int) -> None:
     """Decode rans32 blocks: addresses of their descriptors and of their statuses."""
     _library().emulate_rans32(unit_bytes, n_blocks, blocks, status)
+
+
+def run_spatial(unit_bytes: int, n_blocks: int, blocks: int, status: int) -> None:
+    """Decode spatial blocks: addresses of their descriptors and of their statuses."""
+    _library().emulate_spatial(unit_bytes, n_blocks, blocks, status)
 
 
 def run_copies(n_blocks: int, n_threads: int, blocks: int) -> None:

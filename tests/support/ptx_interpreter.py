@@ -219,6 +219,13 @@ class PtxWarp:
             return getattr(np, ufunc)(a, b)
         if name == "not":
             return ~a
+        if name == "neg":
+            return _same(0) - a
+        if kind.startswith("s") and name in ("shr", "min", "max"):
+            left, right = _signed(a, kind), _signed(b, kind)
+            if name == "shr":
+                return (left >> np.minimum(b, np.uint64(63)).astype(np.int64)).astype(np.uint64)
+            return (np.minimum if name == "min" else np.maximum)(left, right).astype(np.uint64)
         if name in ("mul", "mad") and (
             opcode[1] == "lo" or opcode[1:] in (["wide", "u32"], ["wide", "u16"])
         ):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from support.spatial_blocks import as_bytes, whole
+from support.token_streams import encode_stream
 from support.tools import reference_decoder
 
 from wcodec.codec import batch
@@ -171,22 +172,6 @@ def frequencies_of(levels: list[int], precision: int) -> list[int]:
     while sum(found) != 4096:
         found[found.index(max(found))] += 1 if sum(found) < 4096 else -1
     return found
-
-
-def encode_stream(symbols: list[int], tables: list[int], frequencies: list[list[int]]) -> bytes:
-    """A stream whose symbol i is coded with the table of that number."""
-    sums = [np.cumsum([0, *table]).tolist() for table in frequencies]
-    states = [1 << 16] * 32
-    words = []
-    for i in reversed(range(len(symbols))):
-        table, symbol = tables[i], symbols[i]
-        frequency = frequencies[table][symbol]
-        x = states[i % 32]
-        if x >= frequency << 20:
-            words.append(x & 0xFFFF)
-            x >>= 16
-        states[i % 32] = (x // frequency << 12) + x % frequency + sums[table][symbol]
-    return struct.pack("<32I", *states) + np.array(words[::-1], "<u2").tobytes()
 
 
 def random_block(

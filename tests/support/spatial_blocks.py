@@ -7,6 +7,7 @@ import struct
 from dataclasses import dataclass, replace
 
 import numpy as np
+from support.token_streams import encode_stream
 from support.tools import reference_decoder
 
 from wcodec.codec import batch
@@ -27,6 +28,22 @@ def whole(array: np.ndarray) -> np.ndarray:
 
 def as_bytes(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def smooth(dtype: str, rows: int, cols: int, seed: int = 0) -> np.ndarray:
+    """A matrix that prediction makes smaller, with the whole range of its dtype here and there."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:rows, :cols]
+    values = 40 * np.sin(x / 9) + 30 * np.cos(y / 7) + random.normal(0, 2, (rows, cols))
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        result = values.astype(kind)
+    else:
+        result = np.rint(values + (64 if kind.kind == "u" else 0)).astype(np.int64).astype(kind)
+    flat = as_bytes(result).view(f"u{kind.itemsize}")
+    wild = random.random(flat.size) < 0.002
+    flat[wild] = random.integers(0, 1 << 8 * kind.itemsize, wild.sum(), dtype=np.uint64)
+    return flat.view(kind).reshape(rows, cols)
 
 
 def encode(
@@ -133,3 +150,65 @@ class Payload:
 
     def with_(self, **changes: object) -> bytes:
         return replace(self, **changes).pack()  # type: ignore[arg-type]
+
+
+# ---- Payloads that the encoder would never write ----
+
+
+def _random_table(random: np.random.Generator, symbols: np.ndarray) -> list[int]:
+    """Frequencies of 256 symbols, those that are chosen at least 1, which sum to 4096."""
+    found = np.zeros(256, int)
+    shares = random.pareto(0.7, len(symbols)) + 1e-3
+    found[symbols] = np.maximum(1, shares / shares.sum() * (4096 - len(symbols))).astype(int)
+    found[symbols[0]] += 4096 - found.sum()
+    return found.tolist()
+
+
+def _pack_table(frequencies: list[int]) -> bytes:
+    entries = [(s, f) for s, f in enumerate(frequencies) if f]
+    return bytes([len(entries) - 1]) + b"".join(struct.pack("<BH", *entry) for entry in entries)
+
+
+def random_block(
+    seed: int, unit_bytes: int, rows: int, cols: int, tile_log2: int, most_token: int = 127
+) -> batch.Blocks:
+    """A block of random form, tables, tiles, tokens and raw bits: whatever units they make."""
+    random = np.random.default_rng([seed, unit_bytes, rows, cols])
+    size = 1 << tile_log2
+    shapes = [
+        (min(size, rows - r), min(size, cols - c))
+        for r in range(0, rows, size)
+        for c in range(0, cols, size)
+    ]
+    n_tables = int(random.integers(1, 9))
+    tables, tokens_of = [], []
+    for _ in range(n_tables):
+        n = int(random.integers(1, 1 + random.choice([2, 9, most_token + 1])))
+        symbols = np.sort(random.choice(most_token + 1, min(n, most_token + 1), replace=False))
+        tables.append(_random_table(random, symbols))
+        tokens_of.append(symbols)
+    tiles = random.integers(0, 6, len(shapes)) | random.integers(0, n_tables, len(shapes)) << 5
+    if size >= 8:
+        tiles |= random.integers(0, 4, len(shapes)) << 3
+    coding = int(random.integers(0, 3))
+    if coding == 0:
+        tiles[:] = tiles[0]
+    packed_tables = b"".join(map(_pack_table, tables))
+    stored = bytes([tiles[0]]) if coding == 0 else tiles.astype(np.uint8).tobytes()
+    if coding == 2:
+        of_tiles = _random_table(random, np.unique(tiles))
+        packed_tables += _pack_table(of_tiles)
+        stored = encode_stream(tiles.tolist(), [0] * len(tiles), [of_tiles])
+    ids = np.repeat(tiles >> 5, [r * c for r, c in shapes]).tolist()
+    picks = random.integers(0, 1 << 30, len(ids)).tolist()
+    tokens = [
+        int(tokens_of[table][pick % len(tokens_of[table])])
+        for table, pick in zip(ids, picks, strict=True)
+    ]
+    n_raw = sum((token - 16) // 4 + 2 for token in tokens if token >= 16)
+    raw = bytearray(random.bytes(-(-n_raw // 8)))
+    if n_raw % 8:
+        raw[-1] &= (1 << n_raw % 8) - 1
+    stream = encode_stream(tokens, ids, tables)
+    payload = Payload(tile_log2, n_tables, coding, 0, packed_tables, stored, stream, bytes(raw))
+    return batch.frame_block(batch.SPATIAL, int(random.integers(0, 3)), payload.pack())

@@ -76,6 +76,7 @@ def describe(**changes):
         "matrix_address": 0,
         "streams": np.empty(0, batch.STREAM_DESCRIPTOR),
         "rans32": np.empty(0, batch.RANS32_DESCRIPTOR),
+        "spatial": np.empty(0, batch.SPATIAL_DESCRIPTOR),
         "copies": np.empty(1, batch.COPY_DESCRIPTOR),
         "parameters": np.empty(0, np.uint8),
     }
@@ -166,12 +167,22 @@ REFUSED = [
     (describe, {"descriptors": descriptors(row_index_first=0, rows=1)}, "row index"),
     (describe, {"streams": np.empty(1, batch.STREAM_DESCRIPTOR)}, "room"),
     (describe, {"rans32": np.empty(1, batch.RANS32_DESCRIPTOR)}, "room"),
+    (describe, {"spatial": np.empty(1, batch.SPATIAL_DESCRIPTOR)}, "room"),
     (describe, {"copies": np.empty(2, batch.COPY_DESCRIPTOR)}, "room"),
     (
         describe,
         {
             "headers": headers(coding=batch.RANS32),
             "rans32": np.empty(1, batch.RANS32_DESCRIPTOR),
+            "copies": np.empty(0, batch.COPY_DESCRIPTOR),
+        },
+        "room for the parameters",
+    ),
+    (
+        describe,
+        {
+            "headers": headers(coding=batch.SPATIAL),
+            "spatial": np.empty(1, batch.SPATIAL_DESCRIPTOR),
             "copies": np.empty(0, batch.COPY_DESCRIPTOR),
         },
         "room for the parameters",

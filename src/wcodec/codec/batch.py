@@ -19,6 +19,7 @@ LANES = _core.LANES
 MAX_BLOCK_UNITS = _core.MAX_BLOCK_UNITS
 MAX_BLOCK_BYTES = _core.MAX_BLOCK_BYTES
 MAX_ROW_GROUPS = _core.MAX_ROW_GROUPS
+MIN_TILE_SIZE = 1 << _core.MIN_TILE_LOG2
 NO_ROW_INDEX = _core.NO_ROW_INDEX
 READ_SLACK_BYTES = _core.READ_SLACK_BYTES
 STREAMING_ALIGNMENT = _core.STREAMING_ALIGNMENT
@@ -244,6 +245,14 @@ RANS32_DESCRIPTOR = np.dtype(
         "itemsize": _core.RANS32_DESCRIPTOR_BYTES,
     }
 )
+SPATIAL_DESCRIPTOR = np.dtype(
+    {
+        "names": ["parameters"],
+        "formats": ["<u8"],
+        "offsets": [_core.SPATIAL_PARAMETERS_OFFSET],
+        "itemsize": _core.SPATIAL_DESCRIPTOR_BYTES,
+    }
+)
 COPY_DESCRIPTOR = np.dtype(
     [
         ("source", "<u8"),
@@ -258,6 +267,10 @@ COPY_DESCRIPTOR = np.dtype(
 )
 assert COPY_DESCRIPTOR.itemsize == _core.COPY_DESCRIPTOR_BYTES
 NO_ROW = _core.NO_ROW
+_BITS_WRONG = {  # after a stream that is right
+    _core.STREAM_STATUS_RAW: _core.BAD_RAW_BITS,
+    _core.STREAM_STATUS_PADDING: _core.PADDING_NOT_ZERO,
+}
 FORM_NAMES = {
     value: name.removeprefix("FORM_").lower()
     for name, value in vars(_core).items()
@@ -281,9 +294,9 @@ def form_name(coding: int, form: int) -> str:
 @dataclass(frozen=True)
 class DeviceBlocks:
     """What a GPU needs to decode some blocks: a descriptor for each stream of rans16, with its
-    form, for each block of rans32, and for each raw or constant block; the numbers of the blocks
-    of streams and rans32; and the parameters of rans32, from whose beginning their addresses
-    count.
+    form, for each block of rans32 and of spatial, and for each raw or constant block; the numbers
+    of the blocks of streams, rans32 and spatial; and the parameters of the latter two, from whose
+    beginning their addresses count.
     """
 
     streams: NDArray[np.void]
@@ -291,20 +304,23 @@ class DeviceBlocks:
     stream_numbers: NDArray[np.int64]
     rans32: NDArray[np.void]
     rans32_numbers: NDArray[np.int64]
+    spatial: NDArray[np.void]
+    spatial_numbers: NDArray[np.int64]
     parameters: Bytes
     copies: NDArray[np.void]
 
 
 def device_room(headers: NDArray[np.void], descriptors: NDArray[np.void]) -> NDArray[np.int64]:
     """The most bytes that the descriptors and parameters of each block take."""
-    coding = headers["coding"]
-    rans32 = descriptors["rows"].astype(np.int64) + descriptors["cols"]
-    rans32 += _core.RANS32_PARAMETERS_BYTES + RANS32_DESCRIPTOR.itemsize
+    rows, cols = (descriptors[name].astype(np.int64) for name in ("rows", "cols"))
+    rans32 = rows + cols + _core.RANS32_PARAMETERS_BYTES + RANS32_DESCRIPTOR.itemsize
+    tiles = -(-rows // MIN_TILE_SIZE) * -(-cols // MIN_TILE_SIZE)
+    spatial = tiles + _core.SPATIAL_PARAMETERS_BYTES + SPATIAL_DESCRIPTOR.itemsize
     streams = headers["n_streams"].astype(np.int64) * STREAM_DESCRIPTOR.itemsize
-    copies = COPY_DESCRIPTOR.itemsize
-    room: NDArray[np.int64] = np.where(
-        coding == RANS16, streams, np.where(coding == RANS32, rans32, copies)
-    )
+    room = np.full(len(headers), COPY_DESCRIPTOR.itemsize, np.int64)
+    for coding, size in ((RANS16, streams), (RANS32, rans32), (SPATIAL, spatial)):
+        chosen = headers["coding"] == coding
+        room[chosen] = size[chosen]
     return room
 
 
@@ -320,8 +336,8 @@ def describe_blocks(
     layer: str,
     numbers: NDArray[np.int64],
 ) -> DeviceBlocks:
-    """Check raw, constant, rans16 and rans32 blocks in all but their streams, for decoding on a
-    GPU, where the bytes of `blocks` (at a multiple of 16) and the matrix have these addresses.
+    """Check raw, constant, rans16, rans32 and spatial blocks in all but their streams, for decoding
+    on a GPU, where the bytes of `blocks` (at a multiple of 16) and the matrix have these addresses.
 
     Raises CorruptError naming the block, by `numbers`, and the layer.
     """
@@ -330,12 +346,14 @@ def describe_blocks(
     placed["data_offset"] = block_starts(blocks.headers)
     coding = blocks.headers["coding"]
     n_streams = np.where(coding == RANS16, blocks.headers["n_streams"], 0).astype(np.int64)
-    is_rans32 = coding == RANS32
-    n_rans32 = int(is_rans32.sum())
+    is_rans32, is_spatial = coding == RANS32, coding == SPATIAL
+    is_copied = ~is_rans32 & ~is_spatial & (coding != RANS16)
     streams = np.zeros(int(n_streams.sum()), STREAM_DESCRIPTOR)
-    rans32 = np.zeros(n_rans32, RANS32_DESCRIPTOR)
-    copies = np.zeros(len(coding) - n_rans32 - int((coding == RANS16).sum()), COPY_DESCRIPTOR)
-    room = device_room(blocks.headers[is_rans32], descriptors[is_rans32]).sum()
+    rans32 = np.zeros(int(is_rans32.sum()), RANS32_DESCRIPTOR)
+    spatial = np.zeros(int(is_spatial.sum()), SPATIAL_DESCRIPTOR)
+    copies = np.zeros(int(is_copied.sum()), COPY_DESCRIPTOR)
+    has_parameters = is_rans32 | is_spatial
+    room = device_room(blocks.headers[has_parameters], descriptors[has_parameters]).sum()
     parameters = np.empty(int(room), np.uint8)
     parameter_bytes, failures = _core.describe_blocks(
         blocks.data,
@@ -348,6 +366,7 @@ def describe_blocks(
         matrix_address,
         streams,
         rans32,
+        spatial,
         copies,
         parameters,
     )
@@ -360,6 +379,8 @@ def describe_blocks(
         np.repeat(numbers, n_streams),
         rans32,
         numbers[is_rans32],
+        spatial,
+        numbers[is_spatial],
         parameters[:parameter_bytes],
         copies,
     )
@@ -367,8 +388,9 @@ def describe_blocks(
 
 def stream_error(block: int, layer: str, status: int) -> CorruptError:
     """The error of a stream or block whose status a GPU has written, which is not 0."""
-    states = status & _core.STREAM_STATUS_STATES
-    return _failed(block, layer, _core.BAD_FINAL_STATE if states else _core.STREAM_NOT_CONSUMED)
+    if status & _core.STREAM_STATUS_STATES:
+        return _failed(block, layer, _core.BAD_FINAL_STATE)
+    return _failed(block, layer, _BITS_WRONG.get(status, _core.STREAM_NOT_CONSUMED))
 
 
 def check_payload_sizes(headers: NDArray[np.void], layer: str, numbers: NDArray[np.int64]) -> None:

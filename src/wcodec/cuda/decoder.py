@@ -204,7 +204,7 @@ class Decoder:
     # ---- What goes where ----
 
     def _has_kernels(self, layer: Layer, grid: Grid) -> bool:
-        if layer.head.family not in (batch.RAW, batch.RANS16, batch.RANS32):
+        if layer.head.family not in (batch.RAW, batch.RANS16, batch.RANS32, batch.SPATIAL):
             return False
         if grid.row_groups and grid.panel_rows > MAX_PANEL_ROWS:
             return False
@@ -304,7 +304,9 @@ class Decoder:
 
         by_kernel: dict[str, list[_Work]] = {}
         for chunk, found in zip(slot.chunks, described, strict=True):
-            found.blocks.rans32["parameters"] += np.uint64(put(found.blocks.parameters))
+            at_parameters = np.uint64(put(found.blocks.parameters))
+            found.blocks.rans32["parameters"] += at_parameters
+            found.blocks.spatial["parameters"] += at_parameters
             for kernel, work in _work(chunk, found.blocks):
                 by_kernel.setdefault(kernel, []).append(work)
         copies = by_kernel.pop(COPY_KERNEL, [])
@@ -354,6 +356,8 @@ def _work(chunk: _Chunk, blocks: batch.DeviceBlocks) -> Iterator[tuple[str, _Wor
         yield rans16_kernel(form), work
     if len(blocks.rans32):
         yield rans32_kernel(chunk.unit_bytes), _Work(blocks.rans32, layer, blocks.rans32_numbers)
+    if len(blocks.spatial):
+        yield spatial_kernel(chunk.unit_bytes), _Work(blocks.spatial, layer, blocks.spatial_numbers)
 
 
 def _read(chunk: _Chunk, slot: _Slot, place: int, scratch: int) -> _Described:
@@ -410,6 +414,11 @@ def rans16_kernel(form: int) -> str:
 def rans32_kernel(unit_bytes: int) -> str:
     """The name of the kernel of rans32 for units of this size."""
     return f"wcodec_rans32_w{unit_bytes}"
+
+
+def spatial_kernel(unit_bytes: int) -> str:
+    """The name of the kernel of spatial for units of this size."""
+    return f"wcodec_spatial_w{unit_bytes}"
 
 
 def _align(size: int) -> int:

@@ -12,6 +12,7 @@
 #include "copy_block.hpp"
 #include "rans16_warp.hpp"
 #include "rans32_warp.hpp"
+#include "spatial_warp.hpp"
 
 namespace wcodec {
 
@@ -19,6 +20,7 @@ namespace wcodec {
 constexpr uint32_t MIN_CTAS = 16;
 // Tables fill shared memory: an H200 has room for 13 of them.
 constexpr uint32_t RANS32_MIN_CTAS = 8;
+constexpr uint32_t SPATIAL_MIN_CTAS = 16;
 constexpr uint32_t COPY_THREADS = 256;
 
 template <uint32_t FORM>
@@ -33,6 +35,14 @@ template <uint32_t UNIT_BYTES>
 __device__ __forceinline__ void decode_rans32(const Rans32Descriptor* blocks, uint32_t* status) {
     __shared__ Rans32Shared<UNIT_BYTES> shared;
     Rans32Decoder<UNIT_BYTES> decoder(blocks[blockIdx.x], shared);
+    const uint32_t result = decoder.decode();
+    if (threadIdx.x == 0) status[blockIdx.x] = result;
+}
+
+template <uint32_t UNIT_BYTES>
+__device__ __forceinline__ void decode_spatial(const SpatialDescriptor* blocks, uint32_t* status) {
+    __shared__ SpatialShared shared;
+    SpatialDecoder<UNIT_BYTES> decoder(blocks[blockIdx.x], shared);
     const uint32_t result = decoder.decode();
     if (threadIdx.x == 0) status[blockIdx.x] = result;
 }
@@ -70,6 +80,16 @@ WCODEC_RANS32_KERNEL(w1, 1)
 WCODEC_RANS32_KERNEL(w2, 2)
 WCODEC_RANS32_KERNEL(w4, 4)
 WCODEC_RANS32_KERNEL(w8, 8)
+
+#define WCODEC_SPATIAL_KERNEL(name, unit_bytes)                                                  \
+    extern "C" __global__ void __launch_bounds__(wcodec::WARP_THREADS, wcodec::SPATIAL_MIN_CTAS) \
+        wcodec_spatial_##name(const wcodec::SpatialDescriptor* blocks, uint32_t* status) {       \
+        wcodec::decode_spatial<unit_bytes>(blocks, status);                                      \
+    }
+
+WCODEC_SPATIAL_KERNEL(w1, 1)
+WCODEC_SPATIAL_KERNEL(w2, 2)
+WCODEC_SPATIAL_KERNEL(w4, 4)
 
 extern "C" __global__ void __launch_bounds__(wcodec::COPY_THREADS)
     wcodec_copy_blocks(const wcodec::CopyDescriptor* blocks) {

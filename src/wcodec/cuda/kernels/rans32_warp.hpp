@@ -25,7 +25,7 @@ struct Rans32Shared {
     static_assert(TILE_RAW_BYTES % sizeof(Bytes16) == 0);
 
     Rans32Descriptor block;
-    TokenShared<MAX_RANS32_TABLES> tokens;
+    TokenShared<MAX_RANS32_TABLES, MAX_ALPHABET> tokens;
     uint32_t value[MAX_ALPHABET];  // the code of a symbol where a unit, or its upper half, has it
     // A thread reads the two or three words from that in which its bits begin.
     alignas(16) uint32_t raw[RING_TILES * TILE_RAW_BYTES / 4 + 4];
@@ -46,7 +46,7 @@ class Rans32Decoder {
     const Rans32Descriptor& block_;
     Shared& shared_;
     const uint8_t* const payload_;
-    TokenStream<MAX_RANS32_TABLES> stream_;
+    TokenStream<MAX_RANS32_TABLES, MAX_ALPHABET> stream_;
     const uint32_t n_units_;
     // What every step needs, in registers.
     const uint32_t row_units_, raw_bits_, n_low_, zero_bits_, last_table_, escape_;

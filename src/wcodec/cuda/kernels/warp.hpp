@@ -258,16 +258,16 @@ WCODEC_INLINE uint32_t word_at(const uint32_t (&words)[N], uint32_t offset) {
 #endif
 }
 
-// 16 bits of an array in shared memory, by their offset in bytes.
-template <uint32_t N>
-WCODEC_INLINE uint32_t word16_at(const Bytes16 (&pieces)[N], uint32_t offset) {
+// A part of an array in shared memory, by its offset in bytes.
+template <class T, uint32_t N>
+WCODEC_INLINE T part_of(const Bytes16 (&pieces)[N], uint32_t offset) {
 #if WCODEC_ON_GPU
-    return *reinterpret_cast<const uint16_t*>(reinterpret_cast<const uint8_t*>(pieces) + offset);
+    return *reinterpret_cast<const T*>(reinterpret_cast<const uint8_t*>(pieces) + offset);
 #else
-    assert(offset % 2 == 0 && offset / sizeof(Bytes16) < N);
-    uint16_t word;
-    std::memcpy(&word, reinterpret_cast<const uint8_t*>(pieces) + offset, sizeof word);
-    return word;
+    assert(offset % sizeof(T) == 0 && offset / sizeof(Bytes16) < N);
+    T part;
+    std::memcpy(&part, reinterpret_cast<const uint8_t*>(pieces) + offset, sizeof part);
+    return part;
 #endif
 }
 
@@ -303,6 +303,37 @@ WCODEC_INLINE void store_any(uint8_t* to, uint32_t word) {
         store(to, uint16_t(word));
     } else {
         store(to, word);
+    }
+}
+
+// Load what the warp has stored to global memory, at an address that is a multiple of the size.
+template <class T>
+WCODEC_INLINE T load_stored(const uint8_t* from) {
+#if WCODEC_ON_GPU
+    __builtin_assume(__isGlobal(from));
+    return *reinterpret_cast<const T*>(from);
+#else
+    assert(reinterpret_cast<uintptr_t>(from) % sizeof(T) == 0);
+    T value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+#endif
+}
+
+// ... of the low bytes of a word, whatever the address.
+template <uint32_t N_BYTES>
+WCODEC_INLINE uint32_t load_any(const uint8_t* from) {
+    if (reinterpret_cast<uintptr_t>(from) % N_BYTES != 0) {
+        uint32_t word = 0;
+        for (uint32_t i = 0; i < N_BYTES; ++i)
+            word |= uint32_t(load_stored<uint8_t>(from + i)) << 8 * i;
+        return word;
+    } else if constexpr (N_BYTES == 1) {
+        return load_stored<uint8_t>(from);
+    } else if constexpr (N_BYTES == 2) {
+        return load_stored<uint16_t>(from);
+    } else {
+        return load_stored<uint32_t>(from);
     }
 }
 
