@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Print how much of what decodes in the core the corpora of the fuzz targets run, the seeds among them (build/fuzz/corpus, or the
-# directory named): fuzz/coverage.sh [CORPUS]
+# Print how much of what decodes in the core, and of the readers in Python where coverage is installed, the corpora of the fuzz targets
+# run, the seeds among them (build/fuzz/corpus, or the directory named): fuzz/coverage.sh [CORPUS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v clang++ >/dev/null || { echo "coverage needs clang++: apt-get install clang llvm" >&2; exit 1; }
@@ -18,5 +18,6 @@ for target in tables streams block_raw block_rans16 block_rans32 block_spatial; 
     objects+=(-object "$build/$target")
 done
 llvm-profdata merge -o "$build/all.profdata" "${profiles[@]}"
-llvm-cov report "$build/tables" "${objects[@]}" -instr-profile "$build/all.profdata" -show-functions core/*.cpp core/*.hpp |
-    c++filt | python fuzz/decoding_functions.py
+llvm-cov export "$build/tables" "${objects[@]}" -instr-profile "$build/all.profdata" |
+    python fuzz/decoding_functions.py
+if python -c "import coverage" 2>/dev/null; then python -W ignore fuzz/readers_coverage.py "$corpus"; fi

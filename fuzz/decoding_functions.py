@@ -1,35 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sum up a report of llvm-cov, function by function, over those that decode in the scalar core and
-with AVX2; print those with lines that were not run, then the sums. Each instance of a template
-counts. Usage: llvm-cov report -show-functions ... | c++filt | decoding_functions.py
+"""Sum up what `llvm-cov export` says of the functions that decode in the scalar core and with AVX2:
+print what was not run, then the sums. Counted are places in the source, each once however many
+instances of a template and inlined copies it has: *regions*, which are stretches of code without a
+branch into them, and *branches*, which are the two ways out of each condition.
+Usage: llvm-cov export ... | decoding_functions.py
 """
 
+import json
 import re
+import subprocess
 import sys
+from collections import Counter, defaultdict
+from pathlib import Path
 
-# Name, then regions, lines and branches: in all, missed, per cent.
-ROW = re.compile(r"(.+?)" + 3 * r"\s+(\d+)\s+(\d+)\s+[\d.]+%")
 DECODES = re.compile(
     r"decode|join|restore|inverse|read_|parse|take_|check_|scatter|fill_rows|look_up|symbols_of"
     r"|lifted|with_f7|escape_value|raw_bits_of|BitReader|unzigzag|expected<|all_zero"
     r"|find_frequencies|balance|unpack|lanes_to_units|tile_"
 )
-ENCODES = re.compile(r"encode|predict_units|avx512|tile_choice|rans32_choice|Search|choose")
+ENCODES = re.compile(r"encode|predict_units|Search|choose|symbols_of|tile_byte")
+OTHER_FILES = re.compile(r"avx512|_choice\.")
 
 
 def main() -> None:
-    total = [0] * 4
-    for line in sys.stdin:
-        row = ROW.match(line)
-        if not row or not DECODES.search(row[1]) or ENCODES.search(row[1]):
+    functions = json.load(sys.stdin)["data"][0]["functions"]
+    mangled = [function["name"].rpartition(":")[2] for function in functions]
+    filt = subprocess.run(["c++filt"], input="\n".join(mangled), stdout=-1, text=True, check=True)
+    names = filt.stdout.splitlines()
+    regions: Counter[tuple[str, int, int]] = Counter()
+    branches: defaultdict[tuple[str, int, int], Counter[bool]] = defaultdict(Counter)
+    for function, name in zip(functions, names, strict=True):
+        if OTHER_FILES.search(function["filenames"][0]):
             continue
-        lines, missed_lines, branches, missed_branches = map(int, row.groups()[3:7])
-        if missed_lines:
-            print(f"{missed_lines:4} of {lines:4} lines  {row[1][:120]}")
-        for i, n in enumerate((lines, missed_lines, branches, missed_branches)):
-            total[i] += n
-    for what, n, missed in (("lines", *total[:2]), ("branches", *total[2:])):
-        print(f"{n - missed} of {n} {what}, {(n - missed) / n:.1%}")
+        if not DECODES.search(name) or ENCODES.search(name):
+            continue
+        for line, col, _, _, count, file, _, kind in function["regions"]:
+            if kind == 0:
+                regions[function["filenames"][file], line, col] += count
+        for line, col, _, _, yes, no, file, _, _ in function["branches"]:
+            branches[function["filenames"][file], line, col] += Counter({True: yes, False: no})
+    missed = [(place, "never run") for place, count in regions.items() if not count]
+    for place, counts in branches.items():
+        missed += [(place, f"never {way}") for way in (True, False) if not counts[way]]
+    for (file, line, col), what in sorted(missed):
+        text = Path(file).read_text().splitlines()[line - 1]
+        print(f"{Path(file).name}:{line}:{col}: {what}: {text.strip()[:80]}")
+    of_branches = sum(what != "never run" for _, what in missed)
+    for what, n, missing in (
+        ("regions", len(regions), len(missed) - of_branches),
+        ("branches", 2 * len(branches), of_branches),
+    ):
+        print(f"{n - missing} of {n} {what}, {(n - missing) / n:.1%}")
 
 
 if __name__ == "__main__":

@@ -24,10 +24,11 @@ sys.path.insert(0, str(ROOT / "tests"))
 sys.meta_path = [finder for finder in sys.meta_path if "Redirecting" not in type(finder).__name__]
 
 with atheris.instrument_imports(include=["wcodec"]):
-    from support.container_reading import Pipe, read_random, read_sequential
+    from support.container_reading import Pipe, read_layer, read_random, read_sequential
 
     from wcodec import FormatError, LimitError
-    from wcodec.container import Reader, SequentialReader
+    from wcodec.container import Reader, SequentialReader, layer, reader, scan, sequential
+    from wcodec.container.blocks import allocate
     from wcodec.container.index import pack_body
     from wcodec.container.metadata import Metadata
     from wcodec.limits import ReadLimits
@@ -36,6 +37,9 @@ with atheris.instrument_imports(include=["wcodec"]):
 
 MIB = 1 << 20
 LIMITS = ReadLimits(metadata_bytes=MIB, index_bytes=MIB, n_blocks=1 << 16, block_bytes=MIB)
+# So that small files reach what is for large ones.
+layer.SMALL_RECORD_BYTES = reader.END_BYTES = 300
+reader.CHECK_BYTES = sequential.PIECE_BYTES = scan._FIRST_SEARCH_BYTES = scan._SEARCH_BYTES = 128
 # Reasons for which safetensors' own reader does not refuse a file.
 STRICTER = ("occurs twice", "starts with", "expected an object", "expected text")
 
@@ -64,9 +68,15 @@ def by_random_access(data: bytes):
     metadata = content[0]
     assert Metadata.unpack(metadata.pack()) == metadata
     with Reader(BytesIO(data), limits=LIMITS) as reader:
-        for name in reader.layers:
-            assert reader.open_layer(name).head.pack() in data
-        assert pack_body(reader.layers.values()) in data or b"\x28\xb5\x2f\xfd" in data
+        entries = list(reader.layers.values())
+        for entry in entries:
+            assert reader.open_layer(entry.name).head.pack() in data
+            record = data[entry.record_offset : entry.record_end]
+            assert b"".join(map(bytes, reader.read_record(entry.name))) == record
+        memory = allocate(len(data))
+        together = reader.open_layers(entries, memory) if entries else []
+        assert [(layer.head, read_layer(layer)) for layer in together] == content[1]
+        assert pack_body(entries) in data or b"\x28\xb5\x2f\xfd" in data
     return content
 
 
@@ -102,10 +112,14 @@ def safetensors(data: bytes) -> None:
         assert part[tensor.start : tensor.end] == bytes(info["data"])
 
 
-def main() -> None:
-    target = {"container": container, "safetensors": safetensors}[sys.argv[1]]
+def without_checksums() -> None:
     core.crc32 = lambda data, start=0: 0
     core.crc32_combine = lambda first, second, second_bytes: 0
+
+
+def main() -> None:
+    target = {"container": container, "safetensors": safetensors}[sys.argv[1]]
+    without_checksums()
     atheris.Setup([sys.argv[0], *sys.argv[2:]], target)
     atheris.Fuzz()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line as a user meets it: real processes, exit codes, one line of error."""
+"""The command line as a user meets it: what it prints, exit codes, one line of error."""
 
 import hashlib
 import json
@@ -13,21 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from support.arrays import gaussian
+from support.command_line import run
 
 import wcodec
 
 ROOT = Path(__file__).parents[2]
-
-
-def run(*args, cwd=None, env=None) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "wcodec", *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        timeout=120,
-    )
 
 
 def digest(path) -> str:
@@ -341,7 +331,12 @@ def test_wrong_options_of_decode(model, tmp_path):
 
 def test_unknown_command_and_backend(model):
     check_fails(run("explode"), 2, "explode")
-    done = run("encode", model, env={"WCODEC_BACKEND": "abacus"})
+    done = subprocess.run(
+        [sys.executable, "-m", "wcodec", "encode", model],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "WCODEC_BACKEND": "abacus"},
+    )
     check_fails(done, 1, "WCODEC_BACKEND", "abacus", "scalar")
     check_fails(run("encode", model, env={"WCODEC_THREADS": "many"}), 2, "WCODEC_THREADS")
 

@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from support import command_line
 from support.model_directories import shard_name, tree, write_model, write_shards
 
 
@@ -19,7 +20,7 @@ def command(*args) -> list[str]:
 
 
 def run(*args, code=0, **options) -> subprocess.CompletedProcess:
-    done = subprocess.run(command(*args), capture_output=True, text=True, timeout=120, **options)
+    done = command_line.run(*args, **options)
     assert done.returncode == code, done.stderr
     if code:
         assert done.stderr.startswith("wcodec: ")
