@@ -137,6 +137,13 @@ def parse_json(text: str, where: str) -> Any:
     return value
 
 
+def depth(value: object) -> int:
+    """How many objects and lists are inside each other."""
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(depth, value.values() if isinstance(value, dict) else value), default=0)
+
+
 def is_text_to_text(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
@@ -237,6 +244,7 @@ def check_source_header(header: str, entries: list[SimpleNamespace]) -> None:
     require(header.startswith("{"), where, "does not begin with {")
     require(len(header.encode()) <= 100_000_000, where, "is longer than safetensors allows")
     tensors = parse_json(header, where)
+    require(depth(tensors) <= 127, where, "nests deeper than 127")
     user = tensors.pop("__metadata__", None)
     require(user is None or is_text_to_text(user), where, "__metadata__ is not text to text")
     require_equal(set(tensors), {entry.name for entry in entries}, where, "set of tensors")

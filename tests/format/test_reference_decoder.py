@@ -554,6 +554,7 @@ def test_whole_file_is_restored(metadata_frame: bool, index_frame: bool) -> None
     [
         ('{"format": "pt"}', "null"),  # as the safetensors library takes it
         ('"dtype"', '"more": 1, "dtype"'),
+        ('"dtype"', f'"more": {125 * "["}{125 * "]"}, "dtype"'),
         ("       ", ""),
         ("       ", "\n\t \r"),
         ("[3]", "[ 3 ]"),
@@ -1066,6 +1067,10 @@ FILE_CASES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "source name twice": (
         lambda: source_case('{"format": "pt"}', '{"a": "", "a": ""}'),
         "repeated",
+    ),
+    "source depth": (
+        lambda: source_case('"dtype"', f'"more": {126 * "["}{126 * "]"}, "dtype"'),
+        "nests deeper",
     ),
     "source number": (lambda: source_case("[3]", "[3.0]"), "header of the source: 'a' is"),
     "source offsets": (lambda: source_case("[0, 3]", "[1, 4]"), "header of the source: 'a' is"),

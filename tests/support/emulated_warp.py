@@ -228,7 +228,7 @@ def _library() -> ctypes.CDLL:
 def sanitized_program() -> Path:
     """The program that decodes cases under AddressSanitizer and UBSan."""
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    return _build("program", ["-O1", "-g1", *sanitizers, "-DEMULATED_WARP_MAIN"])
+    return _build("program", ["-g1", *sanitizers, "-DEMULATED_WARP_MAIN"])
 
 
 # ---- Decoding ------------------------------------------------------------------------------------
