@@ -18,7 +18,10 @@ def load():
     return module
 
 
-@pytest.mark.parametrize("shape", [[200_000_001], [50_000, 4000], [3, 60_000_000]])
+@pytest.mark.parametrize(
+    "shape",
+    [[200_000_001], pytest.param([50_000, 4000], marks=pytest.mark.slow), [3, 60_000_000]],
+)
 def test_peak_memory(shape, tmp_path):
     """Some 400 MB each, read and written in windows of 32 MiB."""
     assert max(load().measure(tmp_path, shape)) < 250
