@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import io
+import lzma
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -156,18 +157,29 @@ def openzl_codec(entropy: str) -> Codec:
     return each_array("openzl" if entropy == "Entropy" else "openzl fse", encode, decode)
 
 
-def pcodec_codec() -> Codec:
-    """Level 8, its default; bf16 and fp8 as unsigned integers, which it takes for numbers."""
+def pcodec_codec(level: int = 8) -> Codec:
+    """Level 8 is its default, 12 its best; bf16 and fp8 as unsigned integers, which it takes for
+    numbers.
+    """
     pcodec = importlib.import_module("pcodec")
     standalone = importlib.import_module("pcodec.standalone")
     words = {"BF16": np.uint16, "F8_E4M3": np.uint8}
-    config = pcodec.ChunkConfig(enable_8_bit=True)
+    config = pcodec.ChunkConfig(compression_level=level, enable_8_bit=True)
     return each_array(
-        "pcodec",
+        "pcodec" if level == 8 else f"pcodec -{level}",
         lambda flat, dtype: standalone.simple_compress(
             flat.view(words.get(dtype, flat.dtype)), config
         ),
         lambda data, _: standalone.simple_decompress(data),
+    )
+
+
+def xz_codec() -> Codec:
+    """xz at its default level."""
+    return each_array(
+        "xz",
+        lambda flat, _: lzma.compress(flat.view(np.uint8).data),
+        lambda data, _: lzma.decompress(data),
     )
 
 
@@ -195,7 +207,28 @@ def codecs(threads: int) -> tuple[list[Codec], list[str]]:
         makers["openzl"] = lambda: openzl_codec("Entropy")
         makers["openzl fse"] = lambda: openzl_codec("Fse")
         makers["pcodec"] = pcodec_codec
-    missing = []
+    made, missing = _installed(makers)
+    return found + made, missing
+
+
+def ratio_codecs() -> tuple[list[Codec], list[str]]:
+    """The peers whose ratios are compared, called for one tensor after the other, and a line on
+    each that is not installed.
+    """
+    return _installed(
+        {
+            "zipnn": lambda: zipnn_codec(1),
+            "openzl": lambda: openzl_codec("Entropy"),
+            "openzl fse": lambda: openzl_codec("Fse"),
+            "zstd": lambda: zstd_codec(1, 3),
+            "pcodec": lambda: pcodec_codec(12),
+            "xz": xz_codec,
+        }
+    )
+
+
+def _installed(makers: dict[str, Callable[[], Codec]]) -> tuple[list[Codec], list[str]]:
+    found, missing = [], []
     for name, make in makers.items():
         try:
             found.append(make())

@@ -3,10 +3,15 @@
 
     python benchmarks/sizes.py            # print the sizes of the cases whose data is here
     python benchmarks/sizes.py --write    # and put them into sizes.csv
+    python benchmarks/sizes.py --peers    # ratios of all cases beside peers, in .venv-bench
 
 A case is a file, or a dict of arrays; both are encoded by encode_checkpoint at every level. Where
 zstd had a part in the result, another version of it may give another size: the column zstd says so.
 tests/format/test_sizes.py compares.
+
+With --peers, wcodec's ratios are those of sizes.csv: of the source (of a file its header, too) to
+the wcodec file, which holds names, shapes, checksums and index. A peer is given one tensor after
+the other, and its ratio is that of their bytes alone. The results go to results/sizes_peers.csv.
 """
 
 from __future__ import annotations
@@ -21,11 +26,14 @@ from unittest import mock
 
 import zstandard
 from cases import Case, all_cases
+from peers import Codec, ratio_codecs, versions
 
 import wcodec
 from wcodec import zstd_frame
+from wcodec.dtypes import dtype_name
 
 SIZES = Path(__file__).with_name("sizes.csv")
+PEERS = Path(__file__).with_name("results") / "sizes_peers.csv"
 FIELDS = ("case", "level", "tensors", "source_bytes", "wcodec_bytes", "ratio", "zstd")
 OPTIONS: dict[str, Any] = {"duplicates": True}
 Key = tuple[str, str]  # name of the case, level
@@ -70,13 +78,49 @@ def write(rows: dict[Key, dict[str, str]]) -> None:
         writer.writerows(rows.values())
 
 
+def peer_ratio(codec: Codec, arrays: dict[str, Any]) -> str:
+    """The ratio of a peer on a case; nothing where it has no coding for most of it."""
+    sizes: dict[str, int] = {}
+    for array in arrays.values():
+        name = dtype_name(array.dtype)
+        sizes[name] = sizes.get(name, 0) + array.nbytes
+    if not codec.supports(max(sizes, key=sizes.__getitem__)):
+        return ""
+    encoded = codec.encode({name: array.copy() for name, array in arrays.items()})
+    return f"{sum(sizes.values()) / sum(len(data) for data, _ in encoded):.4f}"
+
+
+def compare(cases: list[Case]) -> None:
+    """Print the ratios of all cases beside those of peers, and write them to PEERS."""
+    codecs, missing = ratio_codecs()
+    for line in missing:
+        print(f"skipped: {line}")
+    rows = read()[1]
+    fields = ["case", *wcodec.LEVELS, *(codec.name for codec in codecs)]
+    print("".join(f"{field:<36}" if field == "case" else f"{field:>12}" for field in fields))
+    with open(PEERS, "w", newline="") as file:
+        file.write(f"# {versions()}\n")
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        writer.writeheader()
+        for case in cases:
+            arrays = case.arrays()
+            row = {level: rows[case.name, level]["ratio"] for level in wcodec.LEVELS}
+            row |= {codec.name: peer_ratio(codec, arrays) for codec in codecs}
+            print(f"{case.name:<36}" + "".join(f"{r:>12}" for r in row.values()), flush=True)
+            writer.writerow({"case": case.name, **row})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="replace sizes.csv")
+    parser.add_argument("--peers", action="store_true", help="compare ratios instead")
     arguments = parser.parse_args()
     cases, missing = all_cases()
-    if arguments.write and missing:
-        parser.error("; ".join(missing))  # a partial sizes.csv would drop rows
+    if (arguments.write or arguments.peers) and missing:
+        parser.error("; ".join(missing))  # a partial file would drop rows
+    if arguments.peers:
+        compare(cases)
+        return
     rows = {}
     for case, level in product(cases, wcodec.LEVELS):
         row = rows[case.name, level] = measure(case, level)

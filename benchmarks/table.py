@@ -51,8 +51,8 @@ def best(rows: list[dict[str, str]], case: str, codec: str, shapes: tuple[str, .
 
 
 def main() -> None:
-    results = Path(__file__).with_name("results").glob("*.csv")
-    path = max((p for p in results if not p.stem.endswith("_files")), key=lambda p: p.stem[-10:])
+    results = Path(__file__).with_name("results").glob("*_????-??-??.csv")
+    path = max(results, key=lambda p: p.stem[-10:])
     rows = read(path)
     _, own = sizes.read()
     print(f"{path.name}\n")

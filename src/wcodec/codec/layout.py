@@ -139,13 +139,17 @@ class Grid:
             )
 
     def first_rows(self, size: int) -> "Grid":
-        """The grid of as many rows as fit into `size` bytes, cut alike; of a part of the first row
-        where not even that fits. The layer has data.
+        """The grid of as many rows as fit into `size` bytes, cut into blocks that are about as
+        large; of a part of the first row where not even that fits. The layer has data.
         """
         rows = min(self.rows, size // self.row_bytes)
         if rows > 0:
-            block_rows, panel_rows = min(self.block_rows, rows), min(self.panel_rows, rows)
-            return replace(self, rows=rows, block_rows=block_rows, panel_rows=panel_rows)
+            block_rows = min(self.block_rows, rows)
+            col_bands = max(1, self.col_bands * block_rows // self.block_rows)
+            panel_rows = min(self.panel_rows, rows)
+            return replace(
+                self, rows=rows, block_rows=block_rows, col_bands=col_bands, panel_rows=panel_rows
+            )
         cols = max(1, size // self.unit_bytes)
         col_bands = max(1, self.col_bands * cols // self.cols)
         return Grid(1, cols, self.unit_bytes, 1, col_bands, 1, False)

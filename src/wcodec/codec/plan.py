@@ -40,12 +40,17 @@ MIN_GAIN_SHARE = 1024  # a coding that decodes slower must save more than 1 / 10
 # rans16 decodes bytes three times as fast as rans32 (AVX2): there it stays unless another coding
 # saves more than 1 / 128, or 1 / 160 of a layer with single streams, which is small. (Its 8-bit
 # probabilities and 16-bit states cost some 0.03 bits of 7, a second stream 0.015.)
-# Of wider floats it stays unless another saves more than 1 / 32, and others are tried only on
-# unusual ones: none negative, as squares are, whose sign rans16 stores, or many of them equal.
+# Of wider floats it stays unless another saves more than 1 / 50, or 1 / 256 of a layer with single
+# streams, and others are tried only on such small layers, where its states and table weigh more,
+# and on unusual ones: none negative, as squares are, whose sign rans16 stores; many of them equal;
+# or rows or columns of different scales, which want tables of their own.
 MIN_RANS16_BYTES_GAIN_SHARE = (160, 128)
-MIN_RANS16_FLOATS_GAIN_SHARE = 32
+MIN_RANS16_FLOATS_GAIN_SHARE = (256, 50)
+MIN_TRIED_UNITS = 4 << 10
 PICKED = 4096
 MIN_EQUAL_SHARE = 8
+PICKED_LINES = 64
+MIN_UNEVEN_SHARE = 7
 
 FORM_SETS = {"BF16": batch.BF16_FORMS, "F16": batch.FP16_FORMS, "F32": batch.FP32_FORMS}
 FP8_DTYPES = ("F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ")
@@ -94,7 +99,8 @@ def _least_gain(plan: Plan, share: int) -> int:
     if plan.grid.unit_bytes == 1:
         return share // MIN_RANS16_BYTES_GAIN_SHARE[plan.n_streams - 1]
     # Not where next to nothing is left: of constant rows, which may not go on.
-    return max(share // MIN_RANS16_FLOATS_GAIN_SHARE, TRIAL_SHARE_UNIT // MIN_GAIN_SHARE)
+    least = share // MIN_RANS16_FLOATS_GAIN_SHARE[plan.n_streams - 1]
+    return max(least, TRIAL_SHARE_UNIT // MIN_GAIN_SHARE)
 
 
 def _picked(words: NDArray[Any]) -> NDArray[Any]:
@@ -115,6 +121,27 @@ def has_repeats(sample: NDArray[np.uint8], w: int) -> bool:
     ordered = np.sort(words)
     n_distinct = 1 + int((ordered[1:] != ordered[:-1]).sum())
     return n_distinct < len(words) - len(words) // MIN_EQUAL_SHARE
+
+
+def has_uneven_lines(sample: NDArray[np.uint8], dtype: str, cols: int) -> bool:
+    """Whether rows or columns of floats differ in scale: whether the means of the exponents of
+    rows and of columns explain more than 1 / MIN_UNEVEN_SHARE of their variance, in a corner.
+    """
+    w = unit_bytes(dtype)
+    rows = len(sample) // (cols * w)
+    if min(rows, cols) < PICKED_LINES:
+        return False
+    matrix = sample[: rows * cols * w].view(f"<u{w}").reshape(rows, cols)
+    # Neighbouring columns, as those of a convolution have a period.
+    picked = matrix[:: rows // PICKED_LINES, :PICKED_LINES]
+    n_bits = rans32.exponent_bits(dtype)
+    exponents = (picked >> 8 * w - 1 - n_bits & (1 << n_bits) - 1).astype(np.int64)
+    of_rows, of_columns = exponents.sum(axis=1), exponents.sum(axis=0)
+    square = int(of_rows.sum()) ** 2
+    explained = len(of_rows) * int((of_rows * of_rows).sum()) - square
+    explained += len(of_columns) * int((of_columns * of_columns).sum()) - square
+    variance = exponents.size * int((exponents * exponents).sum()) - square
+    return MIN_UNEVEN_SHARE * explained > variance
 
 
 def estimate_codings(
@@ -160,23 +187,37 @@ class _Layer:
         no_signs = self.dtype in FORM_SETS and has_no_signs(self.sample, unit_bytes(self.dtype))
         views = [self.dtype] if self.dtype != "C64" else []
         views += [PARTS[self.dtype]] if self.dtype in PARTS else []
+        thorough = self.thorough or no_signs
+        classes, usual = thorough, False
         if fast and views[-1] in FORM_SETS:
             yield self._rans16(views[-1], FORM_SETS[views[-1]])
-            usual = not no_signs and not has_repeats(self.sample, unit_bytes(views[-1]))
-            if self.dtype in FORM_SETS and usual and not every:
+            if self.dtype in FORM_SETS:
+                classes = thorough or self._classes_may_pay()
+                repeats = has_repeats(self.sample, unit_bytes(self.dtype))
+                usual = not every and not no_signs and not repeats
+            if usual and not classes:
                 return
         elif fast and unit_bytes(views[-1]) == 1:
             is_fp8 = views[-1] in FP8_DTYPES
             yield self._rans16(views[-1], batch.FP8_FORMS if is_fp8 else batch.INT8_FORMS)
-        yield from self._lz(unit_bytes(self.dtype))
         for dtype in views:
-            thorough = self.thorough or no_signs
             splits = rans32.splits(dtype, thorough)
             if splits:
-                options = (rans32.exponent_bits(dtype), thorough)
+                options = (rans32.exponent_bits(dtype), classes)
                 row_axes, grid = self._grid(dtype)
                 yield Plan(batch.RANS32, row_axes, grid, form_set=splits, rans32=options)
+        if usual:
+            return
+        yield from self._lz(unit_bytes(self.dtype))
         yield from self._spatial(views[0])
+
+    def _classes_may_pay(self) -> bool:
+        """Whether rans32, with classes, is worth a trial on floats that are usual otherwise."""
+        w = unit_bytes(self.dtype)
+        if self.data_bytes < SINGLE_STREAM_UNITS * w:
+            return self.data_bytes >= MIN_TRIED_UNITS * w
+        _, cols = matrix_shape(self.shape, self.data_bytes, w, self._row_axes())
+        return has_uneven_lines(self.sample, self.dtype, cols)
 
     def trial(self) -> NDArray[np.uint8]:
         """What the plans are tried on: some rows from the middle of the sample, which are more like
@@ -195,7 +236,8 @@ class _Layer:
         w = unit_bytes(dtype)
         row_axes = self._row_axes()
         rows, cols = matrix_shape(self.shape, self.data_bytes, w, row_axes)
-        grid = choose_grid(rows, cols, w, self.block_elements)
+        n_parts = unit_bytes(self.dtype) // w
+        grid = choose_grid(rows, cols, w, self.block_elements * n_parts)
         if dtype == "F32" and row_groups_pay(self.sample, grid.cols):
             panel_rows = min(grid.rows, max(1, WINDOW_BYTES // grid.row_bytes))
             grid = replace(grid, panel_rows=panel_rows, row_groups=True)
