@@ -57,6 +57,14 @@ def test_sections(name, monkeypatch):
     if name == "corrupted":
         assert found["refused"] > 0
         assert found["same"] > 0
+    if name == "end_to_end":
+        assert found["cold"]["wcodec_seconds"] > 0
+        assert found["cold"]["read_bytes_per_second"] > 0
+        lines = gpu_check.table(
+            {other: {"error": "x"} for other in gpu_check.BY_NAME}
+            | {name: {**found, "took_seconds": 1}}
+        )
+        assert any("read: " in line for line in lines)
     if name == "kernels":
         assert len({row["form"] for row in found["rows"]}) >= 6
         assert "spatial" in {row["form"] for row in found["rows"]}
