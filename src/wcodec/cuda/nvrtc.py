@@ -5,6 +5,7 @@ driver does not take the PTX of the package. Documented in NVIDIA's "NVRTC", who
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import sysconfig
@@ -27,6 +28,10 @@ def library() -> ctypes.CDLL:
     names = [f"libnvrtc.so.{major}" for major in MAJORS]
     packages = Path(sysconfig.get_path("purelib")) / "nvidia"
     found = [str(path) for name in names for path in sorted(packages.glob(f"*/lib/{name}"))]
+    # It opens this library by its name alone, and does not look beside itself.
+    for path in packages.glob("*/lib/libnvrtc-builtins.so.*"):
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(str(path))
     for name in [*names, *found]:  # first one that torch has loaded
         try:
             return ctypes.CDLL(name)
