@@ -32,6 +32,8 @@ from support.spatial_blocks import (
     whole,
 )
 
+from wcodec import _core
+from wcodec.block_header import BLOCK_HEADER
 from wcodec.codec import batch
 from wcodec.errors import CorruptError
 
@@ -149,20 +151,33 @@ def test_what_the_core_refuses_is_refused(unit_bytes):
     assert n_accepted > 0
 
 
-def test_payload_is_taken_apart():
+def test_the_core_refuses_what_a_kernel_must_not_see():
     array = smooth("i2", 64, 130)
     blocks = encode(array)
     parts = Payload.of(blocks)
-    for wrong in (
+    wide = array.astype("i8")
+    data = batch.frame_block(batch.SPATIAL, 0, parts.pack()).data.copy()
+    data[6] = 1  # n_streams
+    data[:4] = np.array([_core.crc32(data[4:], 0)], "<u4").view(np.uint8)
+    streams = batch.Blocks(data[:16].view(BLOCK_HEADER), data)
+    payloads = (
         parts.with_(tile_log2=7),
         parts.with_(n_tables=0),
         parts.with_(reserved=1),
         parts.with_(tiles=b"\x07" + parts.tiles[1:]),
         parts.with_(stream=parts.stream[:-1]),
+        parts.with_(stream=parts.stream[:64]),
         parts.with_(stream=bytes(4) + parts.stream[4:]),
-        parts.with_(raw=parts.raw + b"\0"),
-    ):
-        assert not gpu(batch.frame_block(batch.SPATIAL, 0, wrong), array)[1]
+    )
+    cases = [(batch.frame_block(batch.SPATIAL, 0, wrong), array) for wrong in payloads]
+    cases += [(batch.frame_block(batch.SPATIAL, 3, parts.pack()), array)]
+    for wrong, like_this in [*cases, (streams, array), (blocks, wide)]:
+        memory = aligned(like_this.nbytes)
+        stride = like_this.shape[1] * like_this.itemsize
+        assert described(wrong, like_this, memory, stride, 0)[1].refused.all()
+    assert not gpu(batch.frame_block(batch.SPATIAL, 0, parts.with_(raw=parts.raw + b"\0")), array)[
+        1
+    ]
 
 
 OFFSETS = {"stream_offset": 40, "stream_bytes": 44, "raw_offset": 48, "raw_bytes": 52}
