@@ -12,7 +12,7 @@ from typing import Any
 
 from wcodec._version import __version__
 from wcodec.checksum import crc32
-from wcodec.container import IndexEntry, Layer, Metadata, Reader, Writer
+from wcodec.container import BLOCK_HEADER, IndexEntry, Layer, Metadata, Reader, Writer
 from wcodec.decode import Path, decode_budget
 from wcodec.editing import without_source
 from wcodec.errors import CorruptError, FormatError, TruncatedError
@@ -130,12 +130,14 @@ def _damage_of(reader: Reader, entry: IndexEntry, budget: Budget) -> list[Damage
 def _damaged_blocks(layer: Layer) -> Iterator[Damage]:
     name = layer.entry.name
     for i, header in enumerate(layer.headers):
-        try:
-            blocks = layer.read_blocks(i, 1)
-            if crc32(blocks.data[CRC_BYTES : blocks.n_bytes]) != header["crc"]:
-                raise CorruptError(f"block {i} of {name!r:.200}: its CRC does not match")
-        except CorruptError as error:
-            yield _damage(name, i, error)
+        block = layer.read_blocks(i, 1).data[: layer.offsets[i + 1] - layer.offsets[i]]
+        if block[: BLOCK_HEADER.itemsize].tobytes() != header.tobytes():
+            problem = "its header is not the one in the directory"
+        elif crc32(block[CRC_BYTES:]) != header["crc"]:
+            problem = "its CRC does not match"
+        else:
+            continue
+        yield _damage(name, i, CorruptError(f"block {i} of {name!r:.200}: {problem}"))
 
 
 def _lost_target(entry: IndexEntry, whole: list[IndexEntry]) -> list[Damage]:

@@ -73,6 +73,14 @@ def test_every_damaged_block_is_named(path, tmp_path):
     assert same_bytes(arrays["c"], TENSORS["c"])
 
 
+def test_a_block_whose_header_is_not_that_of_the_directory_is_named(path):
+    (payload,) = places_of(path, "b", 0)
+    damage(path, [payload - 100])  # its CRC, which that does not cover
+    (found,) = wcodec.find_damage(path)
+    assert (found["layer"], found["block"]) == ("b", 0)
+    assert "header" in found["error"]
+
+
 def test_a_file_without_its_end(path, tmp_path):
     source = (tmp_path / "m.safetensors").read_bytes()
     whole = path.read_bytes()

@@ -42,12 +42,17 @@ class Ranges:
 
 
 def checked_bytes(blocks: Blocks, layer: str) -> bytes:
-    """Return the bytes of blocks whose CRCs are right; what is left to the decoder of a block."""
+    """Return the bytes of blocks after the checks that are left to their decoder: headers, CRCs and
+    padding.
+    """
     offsets = blocks.offsets.tolist()
     for i, (begin, end) in enumerate(pairwise(offsets)):
-        if crc32(blocks.data[begin + 4 : end]) != blocks.headers["crc"][i]:
-            raise CorruptError(f"block {i} of {layer!r}: CRC")
-    assert len(blocks.data) >= blocks.n_bytes + 64
+        header = blocks.headers[i]
+        block = blocks.data[begin:end].tobytes()
+        if block[:16] != header.tobytes() or crc32(block[4:]) != header["crc"]:
+            raise CorruptError(f"block {i} of {layer!r}: header or CRC")
+        if any(block[16 + int(header["payload_bytes"]) :]):
+            raise CorruptError(f"block {i} of {layer!r}: padding is not zero")
     assert len(blocks.data) >= blocks.n_bytes + 64
     return blocks.data[: blocks.n_bytes].tobytes()
 

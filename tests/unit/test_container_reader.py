@@ -141,16 +141,6 @@ def test_a_buffer_can_be_reused():
             layer.read_blocks(2, 5, out=wrong)
 
 
-def test_an_inline_header_that_is_not_that_of_the_directory():
-    offset, _ = SAMPLE.fields["raw/block1.form"]
-    data = bytearray(SAMPLE.data)
-    data[offset] ^= 1
-    layer = Reader(io.BytesIO(data)).open_layer("raw")
-    layer.take(1)
-    with pytest.raises(CorruptError, match=r"block 1 of 'raw': header is .*, directory says"):
-        layer.take(1)
-
-
 def test_a_small_remote_file_takes_one_request_and_a_layer_one_more():
     source = Ranges(SAMPLE.data)
     reader = Reader(source)

@@ -114,24 +114,6 @@ def first_difference(found: BlockHeaders, expected: BlockHeaders) -> int | None:
     return int((found != expected).argmax())
 
 
-def check_padding(data: Bytes, headers: BlockHeaders, first: int, layer: str) -> None:
-    """Raise CorruptError unless the zero bytes after each payload are zero in `data`, blocks
-    `first` ... of a layer.
-    """
-    if not (headers["payload_bytes"] % BLOCK_ALIGNMENT).any():
-        return
-    # A payload is not empty, so the last 16 bytes of a block are payload and the padding.
-    rows = data[: len(data) // BLOCK_ALIGNMENT * BLOCK_ALIGNMENT].reshape(-1, BLOCK_ALIGNMENT)
-    last = rows[block_offsets(headers)[1:] // BLOCK_ALIGNMENT - 1]
-    n_payload = (headers["payload_bytes"] - np.uint64(1)) % BLOCK_ALIGNMENT + np.uint64(1)
-    is_padding = np.arange(BLOCK_ALIGNMENT, dtype=np.uint64) >= n_payload[:, None]
-    wrong = ((last != 0) & is_padding).any(axis=1)
-    if wrong.any():
-        raise CorruptError(
-            f"block {first + int(wrong.argmax())} of {layer!r:.200}: padding is not zero"
-        )
-
-
 def size_of_block(header: bytes, number: int, layer: str, limits: ReadLimits) -> int | None:
     """Return the size of the block that begins with this header, padding included, or None for a
     directory.

@@ -13,10 +13,7 @@ from wcodec.container.blocks import (
     as_headers,
     block_offsets,
     check_headers,
-    check_padding,
     directory_bytes,
-    first_difference,
-    inline_headers,
     unpack_directory,
 )
 from wcodec.container.constants import READ_SLACK_BYTES
@@ -77,8 +74,8 @@ class Layer:
 
         `out` is a contiguous array to read into, of at least READ_SLACK_BYTES more than the blocks
         have; without it one is allocated, or what is in memory already is shared. Raises
-        CorruptError for blocks that the layer has not, if a block's header differs from the
-        directory's and if padding is not zero; the CRC of a block is for its decoder to check.
+        CorruptError for blocks that the layer has not. That a block has the header which the
+        directory says, its CRC and its padding are for its decoder to check.
         """
         if first < 0 or count < 0:
             raise ValueError(f"blocks {first} to {first + count}")
@@ -89,16 +86,7 @@ class Layer:
             )
         begin, end = int(self.offsets[first]), int(self.offsets[first + count])
         data = self._read(begin, end, out)
-        blocks = Blocks(self.headers[first : first + count], data, end - begin)
-        inline = inline_headers(data[: blocks.n_bytes], self.offsets[first : first + count] - begin)
-        difference = first_difference(inline, blocks.headers)
-        if difference is not None:
-            raise CorruptError(
-                f"block {first + difference} of {self.entry.name!r:.200}: "
-                f"header is {inline[difference]}, directory says {blocks.headers[difference]}"
-            )
-        check_padding(data[: blocks.n_bytes], blocks.headers, first, self.entry.name)
-        return blocks
+        return Blocks(self.headers[first : first + count], data, end - begin)
 
     def take(self, count: int, buffers: Buffers | None = None) -> Blocks:
         """Read the next `count` blocks, as read_blocks(), into memory of `buffers` (else valid

@@ -18,7 +18,6 @@ from wcodec.container.blocks import (
     Blocks,
     allocate,
     as_headers,
-    check_padding,
     size_of_block,
     unpack_directory,
 )
@@ -215,8 +214,8 @@ class SequentialLayer:
     def take(self, count: int, _: object = None) -> Blocks:
         """Read the next `count` blocks, into memory of their own.
 
-        Raises CorruptError for blocks that the layer has not and if padding is not zero; the CRC of
-        a block is for its decoder to check. ValueError after finish().
+        Raises CorruptError for blocks that the layer has not; the CRC of a block and its padding
+        are for its decoder to check. ValueError after finish().
         """
         self._check_open()
         first = self._n_blocks
@@ -232,9 +231,7 @@ class SequentialLayer:
             content.expect(count * block_bytes)
             content.read(block_bytes - BLOCK_HEADER_BYTES)
             self._add(header)
-        blocks = content.blocks(self._headers[first * BLOCK_HEADER_BYTES :])
-        check_padding(blocks.data[: blocks.n_bytes], blocks.headers, first, self.head.name)
-        return blocks
+        return content.blocks(self._headers[first * BLOCK_HEADER_BYTES :])
 
     def finish(self) -> None:
         """Read the rest of the record after its last block, and check it.
