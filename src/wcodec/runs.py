@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wcodec.codec import batch
-from wcodec.codec.layout import Grid
-from wcodec.container import KIND_REFERENCE, IndexEntry, Layer, Reader
+from wcodec.codec.layout import Grid, all_blocks
+from wcodec.container import KIND_REFERENCE, IndexEntry, Reader
 from wcodec.container.constants import align
 from wcodec.memory import Budget
 from wcodec.overlap import read_ahead
@@ -111,9 +111,9 @@ _GRANULE = 4 << 20
 
 
 class ReadRun(NamedTuple):
-    """The layers of a run, read into memory."""
+    """Small layers whose records, back to back, are in memory."""
 
-    layers: list[Layer]
+    entries: Sequence[IndexEntry]
     memory: NDArray[np.uint8]
 
 
@@ -126,38 +126,43 @@ class RunDecoder:
         self._free: list[NDArray[np.uint8]] = []
 
     def read(self, run: Sequence[IndexEntry]) -> ReadRun:
-        """Read small layers; another thread may decode a run meanwhile. Raises CorruptError."""
+        """Read small layers; another thread may decode a run meanwhile."""
         size = run[-1].record_end - run[0].record_offset + batch.READ_SLACK_BYTES
         memory = self._free.pop() if self._free else batch.aligned_empty(0)
         if len(memory) < size:  # runs differ a little: with room for the next ones
             memory = batch.aligned_empty(align(size, _GRANULE))
-        return ReadRun(self._reader.open_layers(run, memory), memory)
+        self._reader.read_records(run, memory)
+        return ReadRun(run, memory)
 
     def decode(self, run: ReadRun, starts: Sequence[int], out: NDArray[np.uint8]) -> None:
         """Decode the layers of a run into `out`, each from its start on.
 
         Raises CorruptError naming the first damaged layer of a family.
         """
-        parts: dict[tuple[int, int], list[batch.Part]] = defaultdict(list)
-        for layer, start in zip(run.layers, starts, strict=True):
-            grid = grid_of(layer.head)
-            if layer.head.family == batch.LZ or grid.row_groups or not layer.head.data_bytes:
-                for _ in decode_windows(
-                    layer, self._budget, out[start : start + layer.head.data_bytes]
-                ):
+        kinds: dict[tuple[int, int], tuple[list[batch.Part], list[Grid]]]
+        kinds = defaultdict(lambda: ([], []))
+        run_offset = run.entries[0].record_offset
+        for layer, start in zip(
+            self._reader.open_layers(run.entries, run.memory), starts, strict=True
+        ):
+            head, grid = layer.head, grid_of(layer.head)
+            if grid.row_groups or not head.data_bytes:
+                for _ in decode_windows(layer, self._budget, out[start : start + head.data_bytes]):
                     pass
-            else:
-                part = _part(layer, grid, start, run.memory)
-                parts[layer.head.family, grid.unit_bytes].append(part)
-        for (family, unit_bytes), several in parts.items():
+                continue
+            layer.check_count(grid.n_blocks)
+            data_offset = layer.entry.record_offset - run_offset + layer.blocks_offset
+            parts, grids = kinds[head.family, grid.unit_bytes]
+            parts.append(batch.Part(layer.headers, data_offset, start, head.name))
+            grids.append(grid)
+        for (family, unit_bytes), (parts, grids) in kinds.items():
             batch.decode_parts(
-                several, run.memory, family, out, unit_bytes, threads=self._budget.threads
+                parts,
+                all_blocks(grids),
+                run.memory,
+                family,
+                out,
+                unit_bytes,
+                threads=self._budget.threads,
             )
         self._free.append(run.memory)
-
-
-def _part(layer: Layer, grid: Grid, start: int, memory: NDArray[np.uint8]) -> batch.Part:
-    blocks = layer.take(grid.n_blocks)  # before the grid, which is hostile, makes descriptors
-    layer.finish()
-    data_offset = blocks.data.ctypes.data - memory.ctypes.data
-    return batch.Part(blocks.headers, grid.all_blocks(), data_offset, start, layer.head.name)

@@ -261,7 +261,7 @@ def _band_pieces(
     selection as a whole apart from the others.
     """
     n_bands = bands(grid.rows, grid.block_rows)
-    check_count(layer, n_bands * grid.col_bands)
+    layer.check_count(n_bands * grid.col_bands)
     edges = band_edges(n_bands, grid.rows, 0, n_bands)
     counts = rows.before(edges)
     selected, heights = np.diff(counts), np.diff(edges)
@@ -371,12 +371,4 @@ def _panel_pieces(
             part.take,
             int(rows.before(np.array([first]))[0]),
             part.put,
-        )
-
-
-def check_count(layer: Layer, expected: int) -> None:
-    """Raise CorruptError if a layer has not so many blocks."""
-    if len(layer.headers) != expected:
-        raise CorruptError(
-            f"layer {layer.head.name!r:.200}: has {len(layer.headers)} blocks, expected {expected}"
         )

@@ -36,11 +36,12 @@ def decode(blocks):
 def decode_parts(blocks):
     """The second of two layers."""
     parts = [
-        batch.Part(one_block().headers, place(), 0, 0, "w"),
-        batch.Part(blocks.headers, place(), 32, 0, "x"),
+        batch.Part(one_block().headers, 0, 0, "w"),
+        batch.Part(blocks.headers, 32, 0, "x"),
     ]
     data = np.concatenate([one_block().data[:32], blocks.data])
-    batch.decode_parts(parts, data, batch.RAW, MATRIX, 1, threads=1)
+    places = np.concatenate([place(), place()])
+    batch.decode_parts(parts, places, data, batch.RAW, MATRIX, 1, threads=1)
 
 
 def describe(blocks):

@@ -6,7 +6,9 @@ array of `BLOCK_HEADER`, their bytes back to back as in the file.
 """
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,72 +167,95 @@ def decode_blocks(
 
     Raises CorruptError naming the block, by `numbers` or counted from first_block, and the layer.
     """
-    if numbers is None:
-        numbers = np.arange(first_block, first_block + len(blocks.headers))
-    check_payload_sizes(blocks.headers, layer, numbers)
+
+    def name_of(i: int) -> str:
+        return block_name(first_block + i if numbers is None else int(numbers[i]), layer)
+
     placed = descriptors.copy()
+    check_payload_sizes(blocks.headers, name_of)
     placed["data_offset"] = block_starts(blocks.headers)
+    _decode(
+        blocks.data, blocks.headers, family, placed, row_index, matrix, unit_bytes, threads, name_of
+    )
+
+
+def _decode(
+    data: Bytes,
+    headers: NDArray[np.void],
+    family: int,
+    placed: NDArray[np.void],
+    row_index: NDArray[np.uint32],
+    matrix: Bytes,
+    unit_bytes: int,
+    threads: int,
+    name_of: Callable[[int], str],
+) -> None:
     failures = _core.decode_blocks(
-        blocks.data, blocks.headers, family, placed, row_index, matrix, unit_bytes, threads
+        data, headers, family, placed, row_index, matrix, unit_bytes, threads
     )
     if failures:
         block, status = failures[0]
-        raise _failed(int(numbers[block]), layer, status)
-    for i in np.flatnonzero(blocks.headers["coding"] == LZ).tolist():
-        where = f"block {numbers[i]} of {layer!r}"
-        _decode_lz(blocks, placed[i], i, row_index, matrix, unit_bytes, where)
+        raise _failed(name_of(block), status)
+    if family == LZ:
+        for i in np.flatnonzero(headers["coding"] == LZ).tolist():
+            _decode_lz(data, headers[i], placed[i], row_index, matrix, unit_bytes, name_of(i))
 
 
-def _failed(block: int, layer: str, status: int) -> CorruptError:
-    return CorruptError(f"block {block} of {layer!r}: {_core.status_text(status)}")
+def block_name(block: int, layer: str) -> str:
+    """What errors call a block."""
+    return f"block {block} of {layer!r}"
 
 
-@dataclass(frozen=True)
-class Part:
+def _failed(where: str, status: int) -> CorruptError:
+    return CorruptError(f"{where}: {_core.status_text(status)}")
+
+
+class Part(NamedTuple):
     """All blocks of one layer among those of several: where their bytes begin in the data, and
     where the layer begins in the matrix.
     """
 
     headers: NDArray[np.void]
-    descriptors: NDArray[np.void]
     data_offset: int
     matrix_offset: int
     layer: str
 
 
 def decode_parts(
-    parts: list[Part], data: Bytes, family: int, matrix: Bytes, unit_bytes: int, *, threads: int
+    parts: Sequence[Part],
+    descriptors: NDArray[np.void],
+    data: Bytes,
+    family: int,
+    matrix: Bytes,
+    unit_bytes: int,
+    *,
+    threads: int,
 ) -> None:
-    """Check the blocks of several layers of one family but lz, without row groups, and decode them
-    into one matrix, all in one call.
+    """Check the blocks of several layers of one family, without row groups, and decode them into
+    one matrix, all in one call. `descriptors`, which are changed, place the blocks of all layers
+    as in matrices of their own.
 
     Raises CorruptError naming block and layer.
     """
     counts = [len(part.headers) for part in parts]
-    first = np.cumsum([0, *counts])
-    headers = _concatenate([part.headers for part in parts])
-    if headers["payload_bytes"].max() > MAX_BLOCK_BYTES:
-        for part in parts:
-            check_payload_sizes(part.headers, part.layer, np.arange(len(part.headers)))
-    placed = _concatenate([part.descriptors for part in parts])
+    ends = np.cumsum(counts)
+    headers = np.frombuffer(b"".join([part.headers.tobytes() for part in parts]), BLOCK_HEADER)
+
+    def name_of(i: int) -> str:
+        at = int(np.searchsorted(ends, i, side="right"))
+        return block_name(i - int(ends[at]) + counts[at], parts[at].layer)
+
+    check_payload_sizes(headers, name_of)
     starts = block_starts(headers)
-    moved = [part.data_offset - int(starts[at]) for part, at in zip(parts, first, strict=False)]
-    placed["data_offset"] = starts.astype(np.int64) + np.repeat(moved, counts)
-    placed["matrix_offset"] += np.repeat(
-        np.array([part.matrix_offset for part in parts], np.uint64), counts
-    )
-    failures = _core.decode_blocks(
-        data, headers, family, placed, NO_ROWS, matrix, unit_bytes, threads
-    )
-    if failures:
-        block, status = failures[0]
-        i = int(np.searchsorted(first, block, side="right")) - 1
-        raise _failed(block - int(first[i]), parts[i].layer, status)
-
-
-def _concatenate(records: list[NDArray[np.void]]) -> NDArray[np.void]:
-    """Records one after the other; as bytes, because numpy would merge their fields in Python."""
-    return np.concatenate([part.view(np.uint8) for part in records]).view(records[0].dtype)
+    firsts = starts[ends - counts].tolist()
+    offsets = [
+        (part.data_offset - first, part.matrix_offset)
+        for part, first in zip(parts, firsts, strict=True)
+    ]
+    data_moved, matrix_moved = np.array(offsets, np.int64).T.repeat(counts, axis=1)
+    descriptors["data_offset"] = starts.astype(np.int64) + data_moved
+    descriptors["matrix_offset"] += matrix_moved.view(np.uint64)
+    _decode(data, headers, family, descriptors, NO_ROWS, matrix, unit_bytes, threads, name_of)
 
 
 # ---- for a GPU ----
@@ -341,7 +366,7 @@ def describe_blocks(
 
     Raises CorruptError naming the block, by `numbers`, and the layer.
     """
-    check_payload_sizes(blocks.headers, layer, numbers)
+    check_payload_sizes(blocks.headers, lambda i: block_name(int(numbers[i]), layer))
     placed = descriptors.copy()
     placed["data_offset"] = block_starts(blocks.headers)
     coding = blocks.headers["coding"]
@@ -372,7 +397,7 @@ def describe_blocks(
     )
     if failures:
         block, status = failures[0]
-        raise _failed(int(numbers[block]), layer, status)
+        raise _failed(block_name(int(numbers[block]), layer), status)
     return DeviceBlocks(
         streams,
         np.repeat(blocks.headers["form"], n_streams),
@@ -388,19 +413,20 @@ def describe_blocks(
 
 def stream_error(block: int, layer: str, status: int) -> CorruptError:
     """The error of a stream or block whose status a GPU has written, which is not 0."""
+    where = block_name(block, layer)
     if status & _core.STREAM_STATUS_STATES:
-        return _failed(block, layer, _core.BAD_FINAL_STATE)
-    return _failed(block, layer, _BITS_WRONG.get(status, _core.STREAM_NOT_CONSUMED))
+        return _failed(where, _core.BAD_FINAL_STATE)
+    return _failed(where, _BITS_WRONG.get(status, _core.STREAM_NOT_CONSUMED))
 
 
-def check_payload_sizes(headers: NDArray[np.void], layer: str, numbers: NDArray[np.int64]) -> None:
+def check_payload_sizes(headers: NDArray[np.void], name_of: Callable[[int], str]) -> None:
     """Raise CorruptError if a block claims a payload that no block can have."""
     too_large = np.flatnonzero(headers["payload_bytes"] > MAX_BLOCK_BYTES)
     if len(too_large):
         i = int(too_large[0])
         raise CorruptError(
-            f"block {numbers[i]} of {layer!r}: "
-            f"payload is {headers['payload_bytes'][i]} bytes, expected at most {MAX_BLOCK_BYTES}"
+            f"{name_of(i)}: payload is {headers['payload_bytes'][i]} bytes, "
+            f"expected at most {MAX_BLOCK_BYTES}"
         )
 
 
@@ -481,21 +507,21 @@ def _encode_lz_block(
 
 
 def _decode_lz(
-    blocks: Blocks,
+    data: Bytes,
+    header: np.void,
     descriptor: np.void,
-    i: int,
     row_index: NDArray[np.uint32],
     matrix: Bytes,
     unit_bytes: int,
     where: str,
 ) -> None:
-    payload_bytes = int(blocks.headers["payload_bytes"][i])
+    payload_bytes = int(header["payload_bytes"])
     begin = int(descriptor["data_offset"]) + BLOCK_HEADER.itemsize
     rows, cols = int(descriptor["rows"]), int(descriptor["cols"])
-    frame = blocks.data[begin : begin + payload_bytes]
+    frame = data[begin : begin + payload_bytes]
     content = zstd_frame.decompress(frame.data, rows * cols * unit_bytes, where)
     units = np.frombuffer(content, dtype=np.uint8)
-    if blocks.headers["form"][i] == 1:
+    if header["form"] == 1:
         units = units.reshape(unit_bytes, -1).T.reshape(-1)
     stride = int(descriptor["row_stride"])
     row_bytes = cols * unit_bytes
@@ -529,8 +555,8 @@ def encode_row_groups(groups: NDArray[np.uint8], zstd_level: int) -> Blocks:
 
 def decode_row_groups(blocks: Blocks, n_rows: int, *, layer: str, first_block: int) -> Bytes:
     """The group numbers of a panel's rows, from the first of its blocks. Raises CorruptError."""
-    where = f"block {first_block} of {layer!r}"
-    check_payload_sizes(blocks.headers[:1], layer, np.array([first_block]))
+    where = block_name(first_block, layer)
+    check_payload_sizes(blocks.headers[:1], lambda _: where)
     header = blocks.headers[0]
     if header["coding"] != ROW_GROUPS:
         raise CorruptError(f"{where}: its coding is {header['coding']}, expected a row-group map")
@@ -548,7 +574,7 @@ def decode_row_groups(blocks: Blocks, n_rows: int, *, layer: str, first_block: i
         1,
     )
     if failures:
-        raise CorruptError(f"{where}: {_core.status_text(failures[0][1])}")
+        raise _failed(where, failures[0][1])
     begin = BLOCK_HEADER.itemsize
     payload = blocks.data[begin : begin + int(header["payload_bytes"])]
     if header["form"] == 1:

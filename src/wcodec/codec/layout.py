@@ -6,7 +6,7 @@ that cover a contiguous run of the layer's bytes, so that either side works thro
 size in bounded memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -188,12 +188,6 @@ class Grid:
         """Number of blocks of a layer that has data and no row groups."""
         return bands(self.rows, self.block_rows) * self.col_bands
 
-    def all_blocks(self) -> NDArray[np.void]:
-        """Descriptors of all blocks of a layer that has data and no row groups."""
-        n_bands = bands(self.rows, self.block_rows)
-        rows = band_edges(n_bands, self.rows, 0, n_bands)
-        return self.descriptors(rows, self.column_edges(0, self.col_bands))
-
     def _row_windows(self, aim_bytes: int) -> Iterator[Window]:
         """Windows within single rows, for rows too long for one window."""
         at_once = max(1, aim_bytes * self.col_bands // self.row_bytes)
@@ -237,6 +231,45 @@ class Grid:
             parts.append(part.reshape(-1))
             first += n
         return np.concatenate(parts), row_index
+
+
+def all_blocks(grids: Sequence[Grid]) -> NDArray[np.void]:
+    """Descriptors of all blocks of layers that have data and no row groups, one layer after the
+    other, each as in a matrix of its own.
+
+    The caller knows that there are so many blocks: a grid, which comes from a file, may ask for
+    any number.
+    """
+    numbers = [
+        (g.rows, g.cols, g.row_bytes, g.unit_bytes, bands(g.rows, g.block_rows), g.col_bands)
+        for g in grids
+    ]
+    n_blocks = [g.n_blocks for g in grids]
+    first = np.repeat(np.cumsum(n_blocks) - n_blocks, n_blocks)
+    of_grids = np.array(numbers, np.int64).T.repeat(n_blocks, axis=1)
+    rows, cols, row_bytes, unit_bytes, n_bands, col_bands = of_grids
+    band, column = np.divmod(np.arange(len(first)) - first, col_bands)
+    top, bottom = (_band_edge(i, n_bands, rows) for i in (band, band + 1))
+    steps = cols // COLUMN_STEP
+    left, right = (_band_edge(i, col_bands, steps) * COLUMN_STEP for i in (column, column + 1))
+    right = np.where(column + 1 == col_bands, cols, right)
+    found = np.empty(len(first), batch.DESCRIPTOR)
+    found["matrix_offset"] = top * row_bytes + left * unit_bytes
+    found["row_stride"] = row_bytes
+    found["data_offset"] = 0
+    found["row_index_first"] = batch.NO_ROW_INDEX
+    found["rows"] = bottom - top
+    found["cols"] = right - left
+    return found
+
+
+def _band_edge(
+    i: NDArray[np.int64], n_bands: NDArray[np.int64], n: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Where the i-th of n_bands balanced bands of n rows begins: i * n // n_bands, without a
+    product that overflows for less than 2^31 bands.
+    """
+    return i * (n // n_bands) + i * (n % n_bands) // n_bands
 
 
 def matrix_shape(

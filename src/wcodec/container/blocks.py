@@ -9,6 +9,7 @@ shape.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -78,9 +79,9 @@ def block_offsets(headers: BlockHeaders) -> Offsets:
     return offsets
 
 
-def check_headers(headers: BlockHeaders, first: int, layer: str, limits: ReadLimits) -> None:
-    """Raise CorruptError or LimitError unless these may be the headers of blocks `first` ... of a
-    layer.
+def check_headers(headers: BlockHeaders, name_of: Callable[[int], str], limits: ReadLimits) -> None:
+    """Raise CorruptError or LimitError unless these may be the headers of blocks; `name_of` says
+    which block the i-th is.
 
     Coding, form and n_streams are the codec's to check.
     """
@@ -90,14 +91,19 @@ def check_headers(headers: BlockHeaders, first: int, layer: str, limits: ReadLim
         (headers["payload_bytes"] == 0, "has no payload"),
     ):
         if wrong.any():
-            raise CorruptError(f"block {first + int(wrong.argmax())} of {layer!r:.200}: {what}")
+            raise CorruptError(f"{name_of(int(wrong.argmax()))}: {what}")
     if len(headers):
         worst = int(headers["payload_bytes"].argmax())
         payload_bytes = int(headers["payload_bytes"][worst])
-        where = f"block {first + worst} of {layer!r:.200}: payload_bytes"
+        where = f"{name_of(worst)}: payload_bytes"
         if payload_bytes * len(headers) > MAX_FILE_BYTES:
             raise CorruptError(f"{where} is {payload_bytes}, more than a file can hold")
         limits.check("block_bytes", payload_bytes, where)
+
+
+def name_of_block(number: int, layer: str) -> str:
+    """Return what messages call a block."""
+    return f"block {number} of {layer!r:.200}"
 
 
 def inline_headers(data: Bytes, offsets: Offsets) -> BlockHeaders:
@@ -154,15 +160,13 @@ def unpack_directory(data: bytes, layer: str) -> BlockHeaders:
     CorruptError.
     """
     where = f"directory of {layer!r:.200}"
-    (header,) = as_headers(data[:BLOCK_HEADER_BYTES])
-    payload_bytes = len(data) - BLOCK_HEADER_BYTES
-    if header["coding"] != CODING_DIRECTORY:
-        raise CorruptError(f"{where}: coding is {header['coding']}, expected {CODING_DIRECTORY}")
-    if header["payload_bytes"] != payload_bytes:
-        raise CorruptError(
-            f"{where}: payload is {header['payload_bytes']} bytes, expected {payload_bytes}"
-        )
-    if header["form"] or header["n_streams"] or header["reserved"]:
+    crc, coding, form, n_streams, reserved, payload_bytes = BLOCK_HEADER_STRUCT.unpack_from(data)
+    expected = len(data) - BLOCK_HEADER_BYTES
+    if coding != CODING_DIRECTORY:
+        raise CorruptError(f"{where}: coding is {coding}, expected {CODING_DIRECTORY}")
+    if payload_bytes != expected:
+        raise CorruptError(f"{where}: payload is {payload_bytes} bytes, expected {expected}")
+    if form or n_streams or reserved:
         raise CorruptError(f"{where}: form, n_streams and the reserved byte are not zero")
-    check_crc(where, crc32(data[CRC_BYTES:]), int(header["crc"]))
+    check_crc(where, crc32(data[CRC_BYTES:]), crc)
     return as_headers(data[BLOCK_HEADER_BYTES:])

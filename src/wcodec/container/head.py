@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from wcodec import dtypes
 from wcodec.block_header import BLOCK_ALIGNMENT
@@ -41,28 +41,28 @@ def shape_struct(rank: int) -> struct.Struct:
     return struct.Struct(f"<{rank}Q")
 
 
-@dataclass(frozen=True)
-class LayerHead:
+class LayerHead(NamedTuple):
     """What the record of a layer says before its blocks.
 
     Sizes are in bytes except `shape` (elements), `block_rows` and `panel_rows` (rows) and
     `col_bands` (a count). `family` is the coding of its blocks beside raw and constant. A reference
-    (`kind` 1) has the bytes of the earlier layer `target` and leaves everything else zero.
+    (`kind` 1) has the bytes of the earlier layer `target` and leaves everything else zero. The
+    fields up to `target` are those that an IndexEntry begins with.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     data_bytes: int
+    kind: int = KIND_STORED
     family: int = 0
     unit_bytes: int = 0
+    target: str = ""
     row_groups: bool = False
     row_axes: int = 0
     block_rows: int = 0
     col_bands: int = 0
     panel_rows: int = 0
-    kind: int = KIND_STORED
-    target: str = ""
 
     @staticmethod
     def reference(

@@ -62,6 +62,8 @@ _ENTRY_FIELDS = np.dtype(
 _LENGTHS = struct.Struct("<IIHH")  # name, target, dtype, rank
 _LENGTHS_OFFSET = 40
 
+_HEAD_FIELDS = ("name", "dtype", "shape", "data_bytes", "kind", "family", "unit_bytes", "target")
+
 _Fields = npt.NDArray[np.void]  # an array of _ENTRY_FIELDS
 _U64s = npt.NDArray[np.uint64]
 _Mask = npt.NDArray[np.bool_]
@@ -104,9 +106,7 @@ class IndexEntry(NamedTuple):
 
     def check_head(self, head: LayerHead) -> None:
         """Raise CorruptError if the head of the record says something else."""
-        fields = ("name", "dtype", "shape", "data_bytes", "kind", "family", "unit_bytes", "target")
-        for field in fields:
-            found, expected = getattr(head, field), getattr(self, field)
+        for field, found, expected in zip(_HEAD_FIELDS, head, self, strict=False):
             if found != expected:
                 raise CorruptError(
                     f"layer {self.name!r:.200}: {field} of the record is {found!r:.200}, "

@@ -5,6 +5,11 @@ blocks on request.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
 from wcodec.container.blocks import (
     Blocks,
     Bytes,
@@ -14,12 +19,13 @@ from wcodec.container.blocks import (
     block_offsets,
     check_headers,
     directory_bytes,
+    name_of_block,
     unpack_directory,
 )
 from wcodec.container.constants import READ_SLACK_BYTES
 from wcodec.container.head import LayerHead, first_block_offset
 from wcodec.container.index import IndexEntry
-from wcodec.container.records import BlockHeaders, check_zero
+from wcodec.container.records import check_zero
 from wcodec.container.source import Input
 from wcodec.errors import CorruptError
 from wcodec.limits import ReadLimits
@@ -34,18 +40,14 @@ class Layer:
     """A layer of an open Reader.
 
     `head` is what its record says, `entry` the same from the index, `headers` the headers of all
-    blocks, `offsets` where each block begins (from the first block, in bytes) and at last where the
-    blocks end. A reference has no blocks. read_blocks() may be called from several threads at once;
-    take() and finish() go through the blocks in order.
+    blocks, `blocks_offset` where the first one begins in the record. A reference has no blocks.
+    read_blocks() may be called from several threads at once; take() and finish() go through the
+    blocks in order.
 
     `record` may hold the whole record in memory, and READ_SLACK_BYTES more; else it is read from
-    `source` as it is needed.
+    `source` as it is needed. Head and directory are checked here, the headers of blocks by
+    check_blocks(), before anything is asked of a layer.
     """
-
-    head: LayerHead
-    entry: IndexEntry
-    headers: BlockHeaders
-    offsets: Offsets
 
     def __init__(
         self, source: Input, entry: IndexEntry, limits: ReadLimits, record: Bytes | None = None
@@ -53,10 +55,9 @@ class Layer:
         name, size = entry.name, entry.head_bytes
         where = f"layer {name!r:.200}"
         self.entry = entry
+        self.blocks_offset = first_block_offset(size)
         self._source = source
-        self._first_block = first_block_offset(size)
         self._record = record
-        self._buffers = Buffers(1, allocate)
         self._taken = 0
         begin, end = self._read_ends()
         self.head = LayerHead.unpack(begin[:size], where, limits)
@@ -65,9 +66,19 @@ class Layer:
         n = 0 if entry.is_reference else directory_bytes(entry.n_blocks)
         self.headers = unpack_directory(end[:n], name) if n else as_headers(b"")
         check_zero(end[n:], f"{where}: end of the record")
-        check_headers(self.headers, 0, name, limits)
-        self.offsets = block_offsets(self.headers)
-        self._check_size()
+
+    @functools.cached_property
+    def offsets(self) -> Offsets:
+        """Where each block begins, from the first, in bytes, and at last where the blocks end."""
+        return block_offsets(self.headers)
+
+    def check_count(self, expected: int) -> None:
+        """Raise CorruptError if the layer has not so many blocks."""
+        if len(self.headers) != expected:
+            raise CorruptError(
+                f"layer {self.entry.name!r:.200}: has {len(self.headers)} blocks, "
+                f"expected {expected}"
+            )
 
     def read_blocks(self, first: int, count: int, *, out: Bytes | None = None) -> Blocks:
         """Read blocks `first` to `first + count`, exclusive, in one read.
@@ -89,59 +100,43 @@ class Layer:
         return Blocks(self.headers[first : first + count], data, end - begin)
 
     def take(self, count: int, buffers: Buffers | None = None) -> Blocks:
-        """Read the next `count` blocks, as read_blocks(), into memory of `buffers` (else valid
-        until the next call).
-        """
+        """Read the next `count` blocks, as read_blocks(), into memory of `buffers`, else new."""
         first, last = self._taken, min(self._taken + count, len(self.headers))
         self._taken += count
-        if self._record is not None:
+        if self._record is not None or buffers is None:
             return self.read_blocks(first, count)
         begin, end = int(self.offsets[first]), int(self.offsets[last])
-        memory = (buffers or self._buffers).take(end - begin + READ_SLACK_BYTES)
+        memory = buffers.take(end - begin + READ_SLACK_BYTES)
         blocks = self.read_blocks(first, count, out=memory)
         after = min(2 * end - begin, int(self.offsets[-1]))
-        self._source.will_need(self.entry.record_offset + self._first_block + end, after - end)
+        self._source.will_need(self.entry.record_offset + self.blocks_offset + end, after - end)
         return blocks
 
     def finish(self) -> None:
         """Raise CorruptError if blocks are left that take() was not asked for."""
-        if self._taken != len(self.headers):
-            raise CorruptError(
-                f"layer {self.entry.name!r:.200}: has {len(self.headers)} blocks, "
-                f"expected {self._taken}"
-            )
+        self.check_count(self._taken)
 
     def _read_ends(self) -> tuple[bytes, bytes]:
         """Return the record up to the first block, and from the directory on."""
         entry = self.entry
-        end = self._first_block if entry.is_reference else entry.directory_offset
+        end = self.blocks_offset if entry.is_reference else entry.directory_offset
         if self._record is None and entry.record_bytes <= SMALL_RECORD_BYTES:
             self._record = allocate(entry.record_bytes)
             self._source.read_into(entry.record_offset, self._record.data[: entry.record_bytes])
         if self._record is not None:
-            begin_part = self._record[: self._first_block].tobytes()
+            begin_part = self._record[: self.blocks_offset].tobytes()
             return begin_part, self._record[end : entry.record_bytes].tobytes()
         begin_part, end_part = self._source.read_many(
             [
-                (entry.record_offset, self._first_block),
+                (entry.record_offset, self.blocks_offset),
                 (entry.record_offset + end, entry.record_bytes - end),
             ]
         )
         return begin_part, end_part
 
-    def _check_size(self) -> None:
-        if self.entry.is_reference:
-            return
-        expected = self.entry.directory_offset - self._first_block
-        if self.offsets[-1] != expected:
-            raise CorruptError(
-                f"directory of {self.entry.name!r:.200}: its blocks have {self.offsets[-1]} bytes, "
-                f"the record has {expected}"
-            )
-
     def _read(self, begin: int, end: int, out: Bytes | None) -> Bytes:
         """The bytes `begin` to `end`, from the first block, and READ_SLACK_BYTES more."""
-        at = self._first_block + begin
+        at = self.blocks_offset + begin
         if self._record is not None and out is None:
             return self._record[at : at + end - begin + READ_SLACK_BYTES]
         data = _prepare(out, end - begin)
@@ -150,6 +145,29 @@ class Layer:
         else:
             self._source.read_into(self.entry.record_offset + at, data.data[: end - begin])
         return data
+
+
+def check_blocks(layers: Sequence[Layer], limits: ReadLimits) -> None:
+    """Check what directories say of blocks: in all of these layers at once, because each look at an
+    array takes as long as a hundred blocks. Raises CorruptError, LimitError.
+    """
+    headers = as_headers(b"".join([layer.headers.tobytes() for layer in layers]))
+    ends = np.cumsum([len(layer.headers) for layer in layers])
+
+    def name_of(i: int) -> str:
+        at = int(np.searchsorted(ends, i, side="right"))
+        layer = layers[at]
+        return name_of_block(i - int(ends[at]) + len(layer.headers), layer.entry.name)
+
+    check_headers(headers, name_of, limits)
+    offsets = block_offsets(headers)[ends]
+    for layer, found in zip(layers, np.diff(offsets, prepend=0).tolist(), strict=True):
+        expected = layer.entry.directory_offset - layer.blocks_offset
+        if found != expected and not layer.entry.is_reference:
+            raise CorruptError(
+                f"directory of {layer.entry.name!r:.200}: its blocks have {found} bytes, "
+                f"the record has {expected}"
+            )
 
 
 def _prepare(out: Bytes | None, n_bytes: int) -> Bytes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wcodec.checksum import Buffer, crc32
+from wcodec.checksum import crc32
 from wcodec.container.constants import (
     CRC_BYTES,
     FLAG_ZSTD,
@@ -129,7 +129,7 @@ def decode_text(data: bytes, where: str) -> str:
         raise CorruptError(f"{where}: {data[:80]!r} is not UTF-8") from error
 
 
-def check_zero(data: Buffer, what: str) -> None:
+def check_zero(data: bytes | bytearray, what: str) -> None:
     """Raise CorruptError if padding is not zero."""
-    if np.frombuffer(data, np.uint8).any():
+    if data.strip(b"\0"):
         raise CorruptError(f"{what}: padding is not zero")

@@ -24,6 +24,7 @@ from wcodec.container.blocks import (
     check_headers,
     first_difference,
     inline_headers,
+    name_of_block,
     pack_directory,
 )
 from wcodec.container.constants import (
@@ -240,7 +241,7 @@ class Writer:
 def _check_run(run: BlockHeaders, data: Bytes, first: int, layer: str) -> None:
     """Raise ValueError unless `data` is just the blocks with these headers."""
     try:
-        check_headers(run, first, layer, ReadLimits())
+        check_headers(run, lambda i: name_of_block(first + i, layer), ReadLimits())
     except FormatError as error:
         raise ValueError(str(error)) from error
     offsets = block_offsets(run)

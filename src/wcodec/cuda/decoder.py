@@ -227,7 +227,9 @@ class Decoder:
         """Queue blocks, in chunks."""
         numbers, descriptors = placement.numbers, placement.descriptors
         self.n_blocks += len(numbers)
-        batch.check_payload_sizes(layer.headers[numbers], layer.head.name, numbers)
+        batch.check_payload_sizes(
+            layer.headers[numbers], lambda i: batch.block_name(int(numbers[i]), layer.head.name)
+        )
         sizes = layer.offsets[numbers + 1] - layer.offsets[numbers]
         more = batch.device_room(layer.headers[numbers], descriptors)
         moved = np.zeros(len(numbers), np.int64)

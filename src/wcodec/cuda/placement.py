@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wcodec.codec import batch
-from wcodec.codec.layout import Grid, band_edges, bands
+from wcodec.codec.layout import Grid, all_blocks, band_edges, bands
 from wcodec.container import Layer
-from wcodec.slices import Runs, check_count, touched_panels
+from wcodec.slices import Runs, touched_panels
 
 _Ints = NDArray[np.int64]
 
@@ -63,8 +63,8 @@ def whole_layer(layer: Layer, grid: Grid) -> Iterator[Placement]:
         every = Runs(np.zeros(1, np.int64), grid.rows), Runs(np.zeros(1, np.int64), grid.cols)
         yield from _of_panels(layer, grid, *every)
         return
-    check_count(layer, grid.n_blocks)
-    yield Placement(np.arange(grid.n_blocks), grid.all_blocks())
+    layer.check_count(grid.n_blocks)
+    yield Placement(np.arange(grid.n_blocks), all_blocks([grid]))
 
 
 def selection(layer: Layer, grid: Grid, rows: Runs, cols: Runs) -> Iterator[Placement]:
@@ -92,7 +92,7 @@ class _Columns:
 
 def _of_bands(layer: Layer, grid: Grid, rows: Runs, cols: Runs) -> Iterator[Placement]:
     n_bands = bands(grid.rows, grid.block_rows)
-    check_count(layer, n_bands * grid.col_bands)
+    layer.check_count(n_bands * grid.col_bands)
     edges = band_edges(n_bands, grid.rows, 0, n_bands)
     before = rows.before(edges)
     touched = np.flatnonzero(np.diff(before))
