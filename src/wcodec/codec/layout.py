@@ -244,10 +244,10 @@ def all_blocks(grids: Sequence[Grid]) -> NDArray[np.void]:
         (g.rows, g.cols, g.row_bytes, g.unit_bytes, bands(g.rows, g.block_rows), g.col_bands)
         for g in grids
     ]
-    n_blocks = [g.n_blocks for g in grids]
+    of_grids = np.array(numbers, np.int64).T
+    n_blocks = of_grids[-2] * of_grids[-1]
     first = np.repeat(np.cumsum(n_blocks) - n_blocks, n_blocks)
-    of_grids = np.array(numbers, np.int64).T.repeat(n_blocks, axis=1)
-    rows, cols, row_bytes, unit_bytes, n_bands, col_bands = of_grids
+    rows, cols, row_bytes, unit_bytes, n_bands, col_bands = of_grids.repeat(n_blocks, axis=1)
     band, column = np.divmod(np.arange(len(first)) - first, col_bands)
     top, bottom = (_band_edge(i, n_bands, rows) for i in (band, band + 1))
     steps = cols // COLUMN_STEP

@@ -76,9 +76,11 @@ class LayerHead(NamedTuple):
 
         block_rows, col_bands and panel_rows describe the block grid and are the codec's to check.
         """
-        return _tensor_problem(self) or (
-            _stored_problem(self) if self.kind == KIND_STORED else _reference_problem(self)
-        )
+        return _tensor_problem(self) or self.kind_problem()
+
+    def kind_problem(self) -> str | None:
+        """Return which rule about the fields of its kind this head breaks, or None."""
+        return _stored_problem(self) if self.kind == KIND_STORED else _reference_problem(self)
 
     def pack(self) -> bytes:
         """Return the head with its CRC; ValueError if a field cannot hold its value."""
@@ -128,6 +130,12 @@ class LayerHead(NamedTuple):
 def head_bytes(rank: int, name_bytes: int, dtype_bytes: int, target_bytes: int) -> int:
     """Return the size of a head with these sizes in it, its CRC included."""
     return HEAD_FIXED_BYTES + 8 * rank + name_bytes + dtype_bytes + target_bytes + CRC_BYTES
+
+
+def block_fields(data: bytes) -> tuple[bool, int, int, int, int]:
+    """Return row_groups, row_axes, block_rows, col_bands and panel_rows of a head, not checked."""
+    fields = _HEAD.unpack_from(data)
+    return bool(fields[5] & FLAG_ROW_GROUPS), fields[6], *fields[9:12]
 
 
 def first_block_offset(size_of_head: int) -> int:

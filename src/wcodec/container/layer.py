@@ -23,7 +23,7 @@ from wcodec.container.blocks import (
     unpack_directory,
 )
 from wcodec.container.constants import READ_SLACK_BYTES
-from wcodec.container.head import LayerHead, first_block_offset
+from wcodec.container.head import first_block_offset
 from wcodec.container.index import IndexEntry
 from wcodec.container.records import check_zero
 from wcodec.container.source import Input
@@ -60,8 +60,7 @@ class Layer:
         self._record = record
         self._taken = 0
         begin, end = self._read_ends()
-        self.head = LayerHead.unpack(begin[:size], where, limits)
-        entry.check_head(self.head)
+        self.head = entry.unpack_head(begin[:size], where, limits)
         check_zero(begin[size:], f"{where}: head")
         n = 0 if entry.is_reference else directory_bytes(entry.n_blocks)
         self.headers = unpack_directory(end[:n], name) if n else as_headers(b"")
