@@ -253,7 +253,7 @@ def _decode_arrays(
         for layer in reader:
             arrays[layer.head.name] = _decode_array(layer, arrays, options, counter)
         return arrays
-    for entry, data in decode_layers(reader, options.budget, counter.add):
+    for entry, data in decode_layers(reader, reader.layers.values(), options.budget, counter.add):
         _say_layer(entry, options)
         arrays[entry.name] = as_array(data, entry.dtype, entry.shape)
     if options.dequantize:

@@ -50,7 +50,7 @@ def read_file_to(file: TensorFile, device: Any) -> dict[str, torch.Tensor]:
         return read_all_to(dict.fromkeys(file.entries, file), gpu, decode_budget(None), {})
     return {
         name: as_tensor(data, file.entries[name].dtype, file.entries[name].shape).to(device)
-        for name, data in file.read_all()
+        for name, data in file.read_all(file.entries)
     }
 
 

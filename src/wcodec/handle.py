@@ -122,7 +122,7 @@ class safe_open:  # the name that safetensors gave it
             return read_file_to(file, self._device)
         return {
             name: _array(data, file.entries[name], self._framework, self._device)
-            for name, data in file.read_all()
+            for name, data in file.read_all(file.entries)
         }
 
     def get_slice(self, name: str) -> Slice:

@@ -32,7 +32,7 @@ def load(data: bytes, *, threads: int | None = None) -> dict[str, NDArray[Any]]:
     file = open_source(io.BytesIO(data), decode_budget(threads))
     return {
         name: as_array(data, file.entries[name].dtype, file.entries[name].shape)
-        for name, data in file.read_all()
+        for name, data in file.read_all(file.entries)
     }
 
 

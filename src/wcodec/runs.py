@@ -29,12 +29,15 @@ MIN_AHEAD_BYTES = 4 << 20  # reading less takes no longer than starting a thread
 
 
 def decode_layers(
-    reader: Reader, budget: Budget, decoded: Callable[[int], None] = lambda n_bytes: None
+    reader: Reader,
+    entries: Iterable[IndexEntry],
+    budget: Budget,
+    decoded: Callable[[int], None] = lambda n_bytes: None,
 ) -> Iterator[tuple[IndexEntry, NDArray[np.uint8]]]:
-    """All layers in order, with their bytes in new memory, which small ones share: what is new to
+    """Layers in this order, with their bytes in new memory, which small ones share: what is new to
     the process costs more than decoding. `decoded` is told how many bytes have been decoded.
     """
-    runs = decode_runs(reader, reader.layers.values(), budget, batch.aligned_empty, ARRAY_ALIGNMENT)
+    runs = decode_runs(reader, entries, budget, batch.aligned_empty, ARRAY_ALIGNMENT)
     for run, starts, memory in runs:
         if memory is None:
             data = batch.aligned_empty(run[0].data_bytes)
@@ -129,8 +132,9 @@ class RunDecoder:
         """Read small layers; another thread may decode a run meanwhile."""
         size = run[-1].record_end - run[0].record_offset + batch.READ_SLACK_BYTES
         memory = self._free.pop() if self._free else batch.aligned_empty(0)
-        if len(memory) < size:  # runs differ a little: with room for the next ones
-            memory = batch.aligned_empty(align(size, _GRANULE))
+        if len(memory) < size:  # large runs differ a little: with room for the next ones
+            room = size if size < _GRANULE else align(size, _GRANULE)
+            memory = batch.aligned_empty(room)
         self._reader.read_records(run, memory)
         return ReadRun(run, memory)
 

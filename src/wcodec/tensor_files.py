@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
@@ -30,7 +30,6 @@ from wcodec.memory import Budget
 from wcodec.runs import decode_layers
 from wcodec.safetensors_file import NamedTensor, SafetensorsFile, TensorEntry, parse_header
 from wcodec.slices import Positions, decode_selection
-from wcodec.windows import decode_windows
 
 _MAGIC = b"WCDC"
 
@@ -51,7 +50,7 @@ class TensorFile(Protocol):
     def reader(self) -> Reader | None: ...
     def count_blocks(self, n_blocks: int) -> None: ...
     def read(self, name: str) -> _Bytes: ...
-    def read_all(self) -> Iterator[tuple[str, _Bytes]]: ...
+    def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, _Bytes]]: ...
     def read_selection(self, name: str, positions: Sequence[Positions]) -> _Bytes: ...
     def info(self, name: str) -> dict[str, Any]: ...
     def verify(self) -> dict[str, Any]: ...
@@ -81,16 +80,13 @@ class _WcodecFile(_Counted):
             self.metadata = parse_header(metadata.source_header.encode("utf-8")).metadata
 
     def read(self, name: str) -> _Bytes:
-        layer = self.reader.open_layer(self.reader.resolve(name).name)
-        data = batch.aligned_empty(self.entries[name].data_bytes)
-        for _ in decode_windows(layer, self._budget, data):
-            pass
-        self.count_blocks(len(layer.headers))
+        ((_, data),) = self.read_all([name])
         return data
 
-    def read_all(self) -> Iterator[tuple[str, _Bytes]]:
-        """All tensors in order; small ones share memory."""
-        for entry, data in decode_layers(self.reader, self._budget):
+    def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, _Bytes]]:
+        """These tensors in order; small ones share memory."""
+        entries = [self.reader.layers[name] for name in names]
+        for entry, data in decode_layers(self.reader, entries, self._budget):
             self.count_blocks(self.reader.resolve(entry.name).n_blocks)
             yield entry.name, data
 
@@ -130,8 +126,8 @@ class _SafetensorsFile(_Counted):
         tensor = self._tensors[name]
         return self._read(tensor, 0, tensor.data_bytes)
 
-    def read_all(self) -> Iterator[tuple[str, _Bytes]]:
-        for name in self._tensors:
+    def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, _Bytes]]:
+        for name in names:
             yield name, self.read(name)
 
     def read_selection(self, name: str, positions: Sequence[Positions]) -> _Bytes:
@@ -223,10 +219,6 @@ class Checkpoint:
     """The tensors of a file, or of all shards of a model: which file has each, in their order."""
 
     homes: dict[str, TensorFile]
-
-    def entry(self, name: str) -> NamedTensor:
-        """What the file says about a tensor. Raises KeyError if there is none."""
-        return self.homes[name].entries[name]
 
 
 def open_checkpoint(

@@ -24,7 +24,7 @@ from wcodec.gpu_files import read_all_to
 from wcodec.handle import Slice, safe_open
 from wcodec.lazy_tensor import LazyTensor
 from wcodec.limits import ReadLimits
-from wcodec.tensor_files import Checkpoint, is_wcodec, open_checkpoint, open_source
+from wcodec.tensor_files import TensorFile, is_wcodec, open_checkpoint, open_source
 from wcodec.torch_tensors import TorchTensor, as_tensor
 
 __all__ = [
@@ -59,7 +59,7 @@ def load(data: bytes, *, threads: int | None = None) -> dict[str, torch.Tensor]:
     file = open_source(io.BytesIO(data), decode_budget(threads))
     return {
         name: as_tensor(data, file.entries[name].dtype, file.entries[name].shape)
-        for name, data in file.read_all()
+        for name, data in file.read_all(file.entries)
     }
 
 
@@ -235,7 +235,8 @@ def load_to_torch(
     those only the blocks that are touched are read and decoded. On a CUDA device tensors cross the
     bus as they are stored and are decoded there; what docs/guide/gpu.md names is decoded on the CPU
     and copied, and so is everything without `use_gpu_decode` or, with a RuntimeWarning, on a GPU
-    that cannot decode. Beside the tensors that takes at most 512 MiB.
+    that cannot decode. Beside the tensors that takes at most 512 MiB; small ones are side by side
+    in memory that goes with the last of them.
 
     Raises KeyError for a name in `slices` that no tensor has, DeviceError for a device that is not
     there, and what lazy_state_dict raises.
@@ -247,22 +248,21 @@ def load_to_torch(
     if unknown:
         raise KeyError(f"{os.fspath(path)}: has no tensor {unknown[0]!r:.200}")
     gpu = device_for(device) if use_gpu_decode else None
-    on_gpu: dict[str, torch.Tensor] = {}
+    found: dict[str, torch.Tensor] = {}
     if gpu is not None:
         homes = {name: file for name, file in checkpoint.homes.items() if file.reader is not None}
-        on_gpu = read_all_to(homes, gpu, budget, slices)
-    return {
-        name: on_gpu.pop(name)
-        if name in on_gpu
-        else _load(checkpoint, name, slices.get(name, Ellipsis), device)
-        for name in checkpoint.homes
-    }
-
-
-def _load(checkpoint: Checkpoint, name: str, index: Any, device: str) -> torch.Tensor:
-    found = Slice(checkpoint.homes[name], checkpoint.entry(name), "pt", device)[index]
-    assert isinstance(found, torch.Tensor)
-    return found
+        found = read_all_to(homes, gpu, budget, slices)
+    whole: dict[TensorFile, list[str]] = {}
+    for name, file in checkpoint.homes.items():
+        if name in slices and name not in found:
+            found[name] = Slice(file, file.entries[name], "pt", "cpu")[slices[name]].to(device)
+        elif name not in found:
+            whole.setdefault(file, []).append(name)
+    for file, names in whole.items():
+        for name, data in file.read_all(names):
+            entry = file.entries[name]
+            found[name] = as_tensor(data, entry.dtype, entry.shape).to(device)
+    return {name: found[name] for name in checkpoint.homes}
 
 
 class LoadResult(NamedTuple):

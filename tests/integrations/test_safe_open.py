@@ -217,12 +217,13 @@ def test_runs_are_read_ahead(tmp_path):
     wcodec.encode_checkpoint(layers, path)
     budget = replace(decode_budget(2), window_bytes=2 << 20)  # two layers a run
     file = open_file(str(path), budget)
-    found = {name: data.tobytes() for name, data in file.read_all()}
+    found = {name: data.tobytes() for name, data in file.read_all(file.entries)}
     assert found == {name: array.tobytes() for name, array in layers.items()}
     data = bytearray(path.read_bytes())
     data[len(data) * 5 // 8] ^= 1
     path.write_bytes(data)
-    items = open_file(str(path), budget).read_all()
+    file = open_file(str(path), budget)
+    items = file.read_all(file.entries)
     assert [name for name, _ in islice(items, 4)] == [f"layer.{i}" for i in range(4)]
     with pytest.raises(wcodec.CorruptError, match=r"block \d+ of 'layer\.5'"):
         next(items)
