@@ -18,9 +18,9 @@ import os
 import re
 import stat
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
+from typing import NamedTuple
 
 from wcodec import strict_json
 from wcodec.container import Reader
@@ -44,18 +44,15 @@ REDUNDANT_FILES = (
 # What git and the hub's downloader keep for themselves.
 REDUNDANT_DIRECTORIES = (".git", ".cache")
 
-_INDEX = re.compile(
-    r"(?P<stem>.+)(?P<suffix>\.safetensors|\.wcodec)\.index(?P<variant>\..+)?\.json"
-)
+_INDEX = r"(?P<stem>.+)(?P<suffix>\.safetensors|\.wcodec)\.index(?P<variant>\..+)?\.json"
 # model-00001-of-00005, model.fp16-00001-of-00005 and model-00001-of-00005.fp16, as transformers
 # and diffusers name them.
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,6})-of-(?P<total>\d{5,6})(?P<variant>\.[^.]+)?")
+_SHARD = r"(?P<stem>.+)-(?P<number>\d{5,6})-of-(?P<total>\d{5,6})(?P<variant>\.[^.]+)?"
 _WEIGHT_MAP, _METADATA, _OURS, _SOURCE_INDEX = "weight_map", "metadata", "wcodec", "source_index"
 _TOTAL_SIZE = "total_size"
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """A file of a directory and what it becomes: paths below the one and the other directory, and
     its size in bytes.
     """
@@ -65,8 +62,7 @@ class Item:
     n_bytes: int
 
 
-@dataclass(frozen=True)
-class CheckpointPlan:
+class CheckpointPlan(NamedTuple):
     """What a directory becomes: `shards` are converted, `copies` copied, `indexes` (target and
     content) written last, `directories` made first, parents before children. `left_out` names what
     has no place in the result; `broken` maps shards that cannot be opened to the reason.
@@ -78,7 +74,7 @@ class CheckpointPlan:
     indexes: list[tuple[str, bytes]]
     directories: list[str]
     left_out: list[str]
-    broken: dict[str, Exception] = field(default_factory=dict)
+    broken: dict[str, Exception]
 
     def targets(self) -> set[str]:
         """The paths of all files of the result."""
@@ -102,7 +98,7 @@ def plan_encode(
     """
     listing = _list(directory, all_files)
     for path in listing.files:
-        match = _INDEX.fullmatch(os.path.basename(path))
+        match = re.fullmatch(_INDEX, os.path.basename(path))
         if path.endswith(SUFFIX) or (match and match["suffix"] == SUFFIX):
             raise ValueError(
                 f"{join(directory, path)}: is a wcodec file already, expected none among the "
@@ -123,8 +119,7 @@ def plan_decode(directory: str, limits: ReadLimits | None = None) -> CheckpointP
     return _plan(directory, _list(directory, True), SUFFIX, SOURCE_SUFFIX, names)
 
 
-@dataclass(frozen=True)
-class ShardEdit:
+class ShardEdit(NamedTuple):
     """What changes in a shard: names of layers removed and added, by how many bytes its tensors
     grow, and how many layers it has then.
     """
@@ -150,7 +145,7 @@ def plan_edit(
     indexes, empty = [], set()
     for target, content in plan.indexes:
         where = join(directory, target)
-        match = _INDEX.fullmatch(os.path.basename(target))
+        match = re.fullmatch(_INDEX, os.path.basename(target))
         assert match is not None
         folder = os.path.dirname(target)
         name = f"{match['stem']}{SUFFIX}.index{match['variant'] or ''}.json"
@@ -159,7 +154,7 @@ def plan_edit(
         empty |= now_empty
     shards = [Item(i.source, i.source, i.n_bytes) for i in plan.shards if i.source not in empty]
     left_out = [*plan.left_out, *sorted(empty)]
-    return replace(plan, shards=shards, indexes=indexes, left_out=left_out)
+    return plan._replace(shards=shards, indexes=indexes, left_out=left_out)
 
 
 def edit_indexes(
@@ -174,7 +169,7 @@ def edit_indexes(
         source = decode_index(content, where) if encoded else content
         edited, _ = _edit_index(source, os.path.dirname(target), edits, where)
         indexes.append((target, encode_index(edited, where) if encoded else edited))
-    return replace(plan, indexes=indexes)
+    return plan._replace(indexes=indexes)
 
 
 def _edit_index(
@@ -216,7 +211,7 @@ def _plan(
 ) -> CheckpointPlan:
     shards, copies, indexes = [], [], []
     for path, n_bytes in listing.files.items():
-        match = _INDEX.fullmatch(os.path.basename(path))
+        match = re.fullmatch(_INDEX, os.path.basename(path))
         if path.endswith(from_suffix):
             shards.append(Item(path, path.removesuffix(from_suffix) + to_suffix, n_bytes))
         elif match and match["suffix"] == from_suffix:
@@ -232,6 +227,7 @@ def _plan(
         [(index.target, index.content) for index in indexes],
         listing.directories,
         listing.left_out,
+        {},
     )
     _check_targets(plan)
     holds = _open_all(plan, names)
@@ -314,20 +310,19 @@ def check_model_index(directory: str, index: str, holds: Holdings) -> None:
 # ---- Files ----
 
 
-@dataclass(frozen=True)
-class _Listing:
+class _Listing(NamedTuple):
     """What is below a directory: sizes of files by path, directories, and what is left out."""
 
-    files: dict[str, int] = field(default_factory=dict)
-    directories: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    files: dict[str, int]
+    directories: list[str]
+    left_out: list[str]
 
 
 def _list(directory: str, all_files: bool) -> _Listing:
     """List what is below a directory, by name; links are followed."""
     if not os.path.isdir(directory):
         raise NotADirectoryError(20, "is not a directory", directory)
-    listing = _Listing()
+    listing = _Listing({}, [], [])
     _list_into(listing, directory, "", all_files, ())
     return listing
 
@@ -378,8 +373,7 @@ def join(directory: str, path: str) -> str:
 Holdings = Mapping[str, Collection[str] | None]
 
 
-@dataclass(frozen=True)
-class _Index:
+class _Index(NamedTuple):
     """An index: where it is, what it becomes, and which tensor it says is in which shard (paths
     below the directory).
     """
@@ -400,7 +394,7 @@ def _read_index(directory: str, path: str, suffix: str) -> _Index:
     shards = {
         tensor: join(folder, name) for tensor, name in _parse_index(data, suffix, full).items()
     }
-    match = _INDEX.fullmatch(os.path.basename(path))
+    match = re.fullmatch(_INDEX, os.path.basename(path))
     assert match is not None
     to_suffix = SUFFIX if encode else SOURCE_SUFFIX
     target = f"{match['stem']}{to_suffix}.index{match['variant'] or ''}.json"
@@ -532,7 +526,7 @@ def _numbered(holds: Holdings, suffix: str) -> dict[tuple[str, str], dict[tuple[
     """Group numbered shards that differ in their numbers only: (number, total) to shard."""
     groups: dict[tuple[str, str], dict[tuple[int, int], str]] = {}
     for shard in holds:
-        match = _SHARD.fullmatch(shard.removesuffix(suffix))
+        match = re.fullmatch(_SHARD, shard.removesuffix(suffix))
         if match is not None:
             numbers = groups.setdefault((match["stem"], match["variant"] or ""), {})
             numbers[int(match["number"]), int(match["total"])] = shard

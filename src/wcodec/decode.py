@@ -13,9 +13,8 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +58,7 @@ KEPT_BYTES = 16 << 20  # a decompressed block of coding lz, and once more unshuf
 Path = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class DecodeOptions:
+class DecodeOptions(NamedTuple):
     """What goes for every file of a run."""
 
     budget: Budget
@@ -295,7 +293,7 @@ def _decode_tensors(
 
     tensors = {}
     if gpu is None:
-        for name, array in _decode_arrays(reader, replace(options, device="cpu"), progress).items():
+        for name, array in _decode_arrays(reader, options._replace(device="cpu"), progress).items():
             data = torch.from_numpy(array.reshape(-1).view(np.uint8)).to(options.device)
             tensors[name] = typed(data, reader.layers[name].dtype, reader.layers[name].shape)
         return tensors

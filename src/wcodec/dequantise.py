@@ -9,9 +9,8 @@ integer. The metadata of the file says under options.quantised what dtype each h
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +24,7 @@ QUANTISED = "quantised"  # the key of the options in a file's metadata
 PIECE_ELEMENTS = 1 << 20
 
 
-@dataclass(frozen=True)
-class PlainTensor:
+class PlainTensor(NamedTuple):
     """What a quantised layer is the int8 of."""
 
     name: str

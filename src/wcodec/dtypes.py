@@ -13,15 +13,14 @@ import functools
 import importlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 MAX_U64 = (1 << 64) - 1
 
 
-@dataclass(frozen=True)
-class DType:
+class DType(NamedTuple):
     """A dtype of safetensors: its name, the bits of an element, and the module and name of its
     numpy dtype.
     """

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -82,13 +81,12 @@ def edit_checkpoint(
         }
 
 
-@dataclass(frozen=True)
-class _Edit:
+class _Edit(NamedTuple):
     """What happens to one file."""
 
     reader: Reader
-    new: dict[str, Tensor] = field(default_factory=dict)
-    removed: list[str] = field(default_factory=list)
+    new: dict[str, Tensor]
+    removed: list[str]
 
     def summary(self) -> ShardEdit:
         """What the index of a directory has to know of it."""
@@ -105,7 +103,7 @@ def _edits_by_file(
     layers: Layers, new: Mapping[str, Tensor], removed: Iterable[str]
 ) -> dict[str, _Edit]:
     """The edits of each file, by its path; files without any have empty ones."""
-    edits = {path: _Edit(reader) for path, reader in layers.files.items()}
+    edits = {path: _Edit(reader, {}, []) for path, reader in layers.files.items()}
     last = list(edits)[-1]
     for name in removed:
         edits[layers.homes[name]].removed.append(name)

@@ -13,10 +13,9 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from math import prod
 from types import MappingProxyType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +59,7 @@ from wcodec.sources import (
 Path = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class EncodeOptions:
+class EncodeOptions(NamedTuple):
     """What encode_checkpoint was asked for, checked."""
 
     level: str
@@ -98,8 +96,7 @@ def encode_budget(threads: int | None, max_memory: int | None = None) -> Budget:
     return budget(batch.thread_count(threads), max_memory, SAMPLE_BYTES)
 
 
-@dataclass(frozen=True)
-class _Request:
+class _Request(NamedTuple):
     """The arguments of encode_checkpoint that go for every file."""
 
     options: EncodeOptions
@@ -135,8 +132,8 @@ class _Request:
         quantised, dtypes = quantise(source)
         options = {"quant_type": self.quant_type, QUANTISED: dtypes}
         metadata = self.metadata_of(None, options)
-        return quantised, replace(
-            metadata, metadata={**metadata_of(source.header), **metadata.metadata}
+        return quantised, metadata._replace(
+            metadata={**metadata_of(source.header), **metadata.metadata}
         )
 
 

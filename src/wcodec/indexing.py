@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +19,7 @@ from wcodec.errors import WcodecError
 from wcodec.slices import Positions
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(NamedTuple):
     """Decode these positions of each axis, then apply `key` to the array of them."""
 
     positions: list[Positions]

@@ -7,7 +7,7 @@ changes nothing in a file: its blocks follow from the layer alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 WINDOW_BYTES = 32 << 20
 MIN_WINDOW_BYTES = 8 << 20  # one block of coding lz
@@ -17,8 +17,7 @@ FIXED_BYTES = 20 << 20  # what the allocator, zstd and the headers and indexes o
 THREAD_BYTES = 3 << 20  # scratch of the core for blocks of the default size
 
 
-@dataclass(frozen=True)
-class Budget:
+class Budget(NamedTuple):
     """What a run may use: `threads`, and windows of about `window_bytes`, at most
     `max_window_bytes` where a layer has blocks that cannot be parted; `overlap` says whether there
     is room for two windows at once.

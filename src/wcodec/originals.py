@@ -10,7 +10,6 @@ with the process.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -83,6 +82,8 @@ def _fingerprint(path: str, limits: ReadLimits | None) -> str:
         indexes = plan.indexes
     else:
         shards, others, indexes = [Item("", "", os.path.getsize(path))], [], []
+    import hashlib
+
     found = hashlib.blake2b(digest_size=8)
     for item in shards:
         with open(join(path, item.source), "rb") as file:

@@ -10,7 +10,6 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import chain, islice
 from queue import SimpleQueue
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_Begin = Callable[..., "Future[Any]"]
+_Begin = Callable[..., Callable[[], Any]]
 
 GATHERED_BYTES = 1 << 20
 SMALL_BYTES = 64 << 10
@@ -66,12 +65,12 @@ def read_ahead(
         yield from map(read, first)
         return
     with _worker("wcodec-read") as begin:
-        future = begin(read, first[0])
+        result_of_read = begin(read, first[0])
         for item in chain(first[1:], rest):
-            result = future.result()
-            future = begin(read, item)
+            result = result_of_read()
+            result_of_read = begin(read, item)
             yield result
-        yield future.result()
+        yield result_of_read()
 
 
 @contextmanager
@@ -100,7 +99,7 @@ class _WriteBehind:
         self._file = file
         self._begin = begin
         self._reused = reused
-        self._under_way: Future[Any] | None = None
+        self._under_way: Callable[[], Any] | None = None
         self._gathered = bytearray()
 
     def write(self, data: Any) -> None:
@@ -135,32 +134,42 @@ class _WriteBehind:
 
     def _wait(self) -> None:
         if self._under_way is not None:
-            self._under_way.result()
+            under_way, self._under_way = self._under_way, None
+            under_way()
 
 
 @contextmanager
 def _worker(name: str) -> Iterator[_Begin]:
-    """Give a function that has a thread call another function, in the order of the calls; when the
-    block is left, the thread has done all.
+    """Give a function that has a thread call another function, in the order of the calls, and
+    returns one that waits for the result and returns or raises it, once; when the block is left,
+    the thread has done all.
 
     An executor would refuse work of threads that outlive the main thread.
     """
-    tasks: SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
-    tasks = SimpleQueue()
+    tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
     def work() -> None:
         while (task := tasks.get()) is not None:
-            future, function, arguments = task
-            try:
-                future.set_result(function(*arguments))
-            except BaseException as error:
-                future.set_exception(error)
-            del task, future, function, arguments  # what they refer to may be large
+            task()
+            del task  # what it refers to may be large
 
-    def begin(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        tasks.put((future, function, arguments))
-        return future
+    def begin(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+        answer: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+
+        def task() -> None:
+            try:
+                answer.put((function(*arguments), None))
+            except BaseException as error:
+                answer.put((None, error))
+
+        def result() -> Any:
+            found, error = answer.get()
+            if error is not None:
+                raise error
+            return found
+
+        tasks.put(task)
+        return result
 
     # A daemon, because nobody ends it if the caller's thread is one and dies with the interpreter.
     thread = threading.Thread(target=work, name=name, daemon=True)

@@ -17,10 +17,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,9 +27,9 @@ from typing import BinaryIO
 
 # Names of descriptors of this process. They may stand for regular files, which must not be
 # replaced.
-_DESCRIPTOR = re.compile(r"/dev/(?:fd/(\d+)|(stdout)|(stderr))|/proc/self/fd/(\d+)")
+_DESCRIPTOR = r"/dev/(?:fd/(\d+)|(stdout)|(stderr))|/proc/self/fd/(\d+)"
 # A hash of the target's name, then a random number.
-_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.[0-9a-f]{16}\.wcodec\.tmp")
+_TEMPORARY = r"\.[0-9a-f]{16}\.[0-9a-f]{16}\.wcodec\.tmp"
 # What a file system says that has no hard links, or none here.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 
@@ -74,7 +72,7 @@ def publish(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[Bi
 
 def _open_special(target: Path) -> BinaryIO | None:
     """Return what is at `target` opened for writing if that is no regular file, else None."""
-    descriptor = _DESCRIPTOR.fullmatch(os.path.abspath(target))  # resolves no link
+    descriptor = re.fullmatch(_DESCRIPTOR, os.path.abspath(target))  # resolves no link
     if descriptor is not None:
         numbers = {"stdout": 1, "stderr": 2}
         name = next(group for group in descriptor.groups() if group is not None)
@@ -98,7 +96,7 @@ def _exists(target: Path) -> bool:
 
 def is_temporary(name: str) -> bool:
     """Whether a file of this name is one that publish() is writing, or was when it was killed."""
-    return _TEMPORARY.fullmatch(name) is not None
+    return re.fullmatch(_TEMPORARY, name) is not None
 
 
 def remove_stale(directory: str | os.PathLike[str], target: str | None = None) -> None:
@@ -128,6 +126,8 @@ def _remove_if_stale(path: Path) -> None:
 
 
 def _temporary_prefix(target: str) -> str:
+    import hashlib  # not for those who only read
+
     return f".{hashlib.blake2b(os.fsencode(target), digest_size=8).hexdigest()}."
 
 
@@ -135,7 +135,7 @@ def _temporary_prefix(target: str) -> str:
 def _temporary(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """Give a new file beside `target`; it is gone at the end unless it was renamed."""
     remove_stale(target.parent, target.name)
-    path = target.parent / f"{_temporary_prefix(target.name)}{secrets.token_hex(8)}.wcodec.tmp"
+    path = target.parent / f"{_temporary_prefix(target.name)}{os.urandom(8).hex()}.wcodec.tmp"
     with contextlib.ExitStack() as stack:
         try:
             descriptor = _create_locked(path)

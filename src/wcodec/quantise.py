@@ -9,7 +9,6 @@ value / scale, rounded to the nearest (half to even).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -56,7 +55,7 @@ def quantise(source: Source) -> tuple[Source, dict[str, str]]:
         tensors += quantised, scales
     tensors = canonical_order(tensors)
     data_bytes = sum(tensor.data_bytes for tensor in tensors)
-    return replace(source, tensors=tensors, header=None, data_bytes=data_bytes), dtypes
+    return source._replace(tensors=tensors, header=None, data_bytes=data_bytes), dtypes
 
 
 def metadata_of(header: str | None) -> dict[str, str]:

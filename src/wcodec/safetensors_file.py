@@ -17,10 +17,9 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +57,7 @@ class NamedTensor(Protocol):
 _T = TypeVar("_T", bound=NamedTensor)
 
 
-@dataclass(frozen=True, slots=True)
-class TensorEntry:
+class TensorEntry(NamedTuple):
     """A tensor in a header; its bytes are `start` to `end` of the data part, exclusive."""
 
     name: str
@@ -73,8 +71,7 @@ class TensorEntry:
         return self.end - self.start
 
 
-@dataclass(frozen=True)
-class SafetensorsHeader:
+class SafetensorsHeader(NamedTuple):
     """A valid header: tensors by offset (those at the same offsets, which are empty, as written),
     the text map of the file or None, and the size of the data part in bytes.
     """

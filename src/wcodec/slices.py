@@ -11,9 +11,9 @@ selected rows and columns are taken.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,7 @@ _Ints = NDArray[np.int64]
 _Bytes = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class Runs:
+class Runs(NamedTuple):
     """Rows or columns of a matrix: `length` of them from each of `starts`, which rise."""
 
     starts: _Ints
@@ -113,8 +112,7 @@ def decode_selection(
     return out, n_blocks
 
 
-@dataclass(frozen=True)
-class _Piece:
+class _Piece(NamedTuple):
     """Blocks to decode together, by number, and what of them is wanted.
 
     They fill `height` rows of a scratch matrix, whose columns are those of the touched column bands
@@ -201,8 +199,7 @@ def _neighbours(numbers: _Ints) -> Iterator[tuple[int, int]]:
             yield int(numbers[first]), int(numbers[last - 1]) + 1
 
 
-@dataclass(frozen=True)
-class _Columns:
+class _Columns(NamedTuple):
     """Touched column bands side by side: their numbers, edges in that order, and what is selected
     of them.
     """
@@ -300,8 +297,7 @@ def _descriptors(grid: Grid, rows: _Ints, part: _Columns) -> NDArray[np.void]:
     return found.reshape(-1)
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """A panel of a grid with row groups: its rows, the number of its map among the blocks, and the
     descriptors of the blocks after that in the panel, with the row index they refer to.
     """

@@ -5,12 +5,10 @@ piece, and which of them are equal.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,8 +80,7 @@ class ArrayTensor:
         out[:] = data[start : start + len(out)]
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """What is to be encoded: `tensors` in order, to be gone through once unless `again`; `header`
     of the safetensors file and its size, if it is one; the size of all data, 0 while nobody knows.
 
@@ -196,6 +193,8 @@ def _hash_all(tensor: Tensor) -> bytes:
 
 
 def _hash(tensor: Tensor, end: int | None) -> bytes:
+    import hashlib
+
     digest = hashlib.blake2b(digest_size=16)
     for piece in pieces(tensor, end):
         digest.update(piece.data)

@@ -11,9 +11,8 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,8 +213,7 @@ def open_file(path: str, budget: Budget, limits: ReadLimits | None = None) -> Te
         raise type(error)(f"Error while deserializing header: {error}") from None
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """The tensors of a file, or of all shards of a model: which file has each, in their order."""
 
     homes: dict[str, TensorFile]

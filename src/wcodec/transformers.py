@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -230,7 +229,7 @@ def save_pretrained(
             model.save_pretrained(saved, **kwargs)
         data_bytes = {os.path.relpath(path, saved): n for path, n in encoder.data_bytes.items()}
         plan = plan_encode(saved, encoded=data_bytes)
-        items = [replace(i, n_bytes=data_bytes.get(i.source, i.n_bytes)) for i in plan.shards]
+        items = [i._replace(n_bytes=data_bytes.get(i.source, i.n_bytes)) for i in plan.shards]
 
         def convert(source: str, target: str, progress: Progress | None) -> int:
             if source not in encoder.data_bytes:
@@ -239,7 +238,7 @@ def save_pretrained(
             return os.path.getsize(target)
 
         statistics = convert_directory(
-            replace(plan, shards=items),
+            plan._replace(shards=items),
             target,
             convert,
             matches=lambda *_: False,

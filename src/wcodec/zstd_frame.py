@@ -3,12 +3,10 @@
 nothing behind it.
 
 Both the container (metadata, index) and the codec (lz blocks, maps of row groups) store such
-frames.
+frames. zstandard is imported with the first of them: small files have none.
 """
 
 from __future__ import annotations
-
-import zstandard
 
 from wcodec.errors import CorruptError
 
@@ -20,6 +18,8 @@ _MAGIC = b"\x28\xb5\x2f\xfd"
 
 def compress(content: bytes | memoryview, level: int = LEVEL) -> bytes:
     """Return a frame of `content`, the same for the same version of zstd."""
+    import zstandard
+
     return zstandard.ZstdCompressor(level=level, write_content_size=True).compress(content)
 
 
@@ -30,6 +30,8 @@ def decompress(frame: bytes | memoryview, content_bytes: int, where: str) -> byt
     The caller has checked `content_bytes` against a limit: that much memory is taken. Raises
     CorruptError.
     """
+    import zstandard
+
     _check_frame(memoryview(frame), content_bytes, where)
     try:
         return zstandard.ZstdDecompressor().decompress(
@@ -40,6 +42,8 @@ def decompress(frame: bytes | memoryview, content_bytes: int, where: str) -> byt
 
 
 def _check_frame(frame: memoryview, content_bytes: int, where: str) -> None:
+    import zstandard
+
     if frame[:4] != _MAGIC:
         raise CorruptError(
             f"{where}: starts with {frame[:4].hex()}, a zstd frame with {_MAGIC.hex()}"

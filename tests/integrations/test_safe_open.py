@@ -2,7 +2,6 @@
 """wcodec.safe_open beside safetensors' own: the same values, errors and texts, for both formats."""
 
 import threading
-from dataclasses import replace
 from itertools import islice, product
 
 import numpy as np
@@ -215,7 +214,7 @@ def test_runs_are_read_ahead(tmp_path):
     layers = {f"layer.{i}": gaussian("F32", 200_000, seed=i) for i in range(8)}
     path = tmp_path / "a.wcodec"
     wcodec.encode_checkpoint(layers, path)
-    budget = replace(decode_budget(2), window_bytes=2 << 20)  # two layers a run
+    budget = decode_budget(2)._replace(window_bytes=2 << 20)  # two layers a run
     file = open_file(str(path), budget)
     found = {name: data.tobytes() for name, data in file.read_all(file.entries)}
     assert found == {name: array.tobytes() for name, array in layers.items()}

@@ -155,6 +155,21 @@ def test_using_the_codec_loads_no_torch_and_no_driver():
     assert not {"torch", "transformers", "wcodec.cuda"} & set(loaded)
 
 
+def test_looking_at_a_small_file_loads_what_it_needs(tmp_path):
+    path = tmp_path / "a.wcodec"
+    run_python(
+        f"import numpy, wcodec; wcodec.encode_checkpoint({{'a': numpy.ones(9)}}, {str(path)!r})"
+    )
+    code = "import sys; from wcodec.cli.main import run; run(sys.argv[1:]); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "info", path], capture_output=True, check=True
+    )
+    loaded = set(done.stdout.decode().splitlines()[-1].split())
+    assert "wcodec.inspection" in loaded
+    assert not {"concurrent.futures", "hashlib", "logging", "random", "rich", "zstandard"} & loaded
+    assert not {"wcodec.encode", "wcodec.codings", "wcodec.sources"} & loaded
+
+
 def test_public_names_exist():
     import wcodec
 

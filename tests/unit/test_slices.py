@@ -2,7 +2,6 @@
 """Parts of layers: the bits are those of the array, and no block is decoded that is not touched."""
 
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from wcodec.container import Reader
 from wcodec.decode import decode_budget
 from wcodec.slices import decode_selection
 
-BUDGETS = [decode_budget(2), replace(decode_budget(1), window_bytes=1 << 18)]
+BUDGETS = [decode_budget(2), decode_budget(1)._replace(window_bytes=1 << 18)]
 
 
 def narrow_rows() -> np.ndarray:

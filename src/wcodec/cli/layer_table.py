@@ -6,7 +6,6 @@ and the totals of each dtype. Plain text: 100,000 layers take less than a second
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -31,13 +30,13 @@ ORDERS: dict[str, Callable[[Layer], Any]] = {
 }
 
 
-@dataclass(slots=True)
 class _Node:
-    children: dict[str, _Node] = field(default_factory=dict)
-    layer: Layer | None = None
-    n_layers: int = 0
-    data_bytes: int = 0
-    bytes: int = 0
+    __slots__ = ("bytes", "children", "data_bytes", "layer", "n_layers")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node] = {}
+        self.layer: Layer | None = None
+        self.n_layers = self.data_bytes = self.bytes = 0
 
 
 def select(layers: list[Layer], patterns: tuple[str, ...], order: str | None) -> list[Layer]:

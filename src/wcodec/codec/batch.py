@@ -7,7 +7,6 @@ array of `BLOCK_HEADER`, their bytes back to back as in the file.
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -79,8 +78,7 @@ def thread_count(threads: int | None) -> int:
     return threads
 
 
-@dataclass(frozen=True)
-class Blocks:
+class Blocks(NamedTuple):
     """Encoded blocks: their headers, and their bytes in the file back to back.
 
     What is to be decoded has READ_SLACK_BYTES more in `data`, which kernels may read and nobody
@@ -316,8 +314,7 @@ def form_name(coding: int, form: int) -> str:
     return names[form] if form < len(names) else str(form)
 
 
-@dataclass(frozen=True)
-class DeviceBlocks:
+class DeviceBlocks(NamedTuple):
     """What a GPU needs to decode some blocks: a descriptor for each stream of rans16, with its
     form, for each block of rans32 and of spatial, and for each raw or constant block; the numbers
     of the blocks of streams, rans32 and spatial; and the parameters of the latter two, from whose

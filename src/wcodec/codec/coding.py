@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is to be done with a layer, and doing it: a plan and the bytes of a window -> its blocks."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,7 @@ from wcodec.codec.structure import group_rows
 TRIAL_SHARE_UNIT = 1 << 20
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     family: int
     row_axes: int
     grid: Grid

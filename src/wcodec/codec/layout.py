@@ -7,8 +7,8 @@ size in bounded memory.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,7 @@ def band_edges(n_bands: int, n: int, first: int, last: int) -> NDArray[np.int64]
     return np.array([i * n // n_bands for i in range(first, last + 1)], dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """Consecutive blocks and the bytes of the layer they cover.
 
     `descriptors` place each block relative to `start`. With row groups a window is a panel, and its
@@ -51,8 +50,7 @@ class Window:
     descriptors: NDArray[np.void] | None
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """How a layer of rows x cols units is cut. `rows` and `cols` are 0 in a layer without data."""
 
     rows: int
@@ -147,8 +145,8 @@ class Grid:
             block_rows = min(self.block_rows, rows)
             col_bands = max(1, self.col_bands * block_rows // self.block_rows)
             panel_rows = min(self.panel_rows, rows)
-            return replace(
-                self, rows=rows, block_rows=block_rows, col_bands=col_bands, panel_rows=panel_rows
+            return self._replace(
+                rows=rows, block_rows=block_rows, col_bands=col_bands, panel_rows=panel_rows
             )
         cols = max(1, size // self.unit_bytes)
         col_bands = max(1, self.col_bands * cols // self.cols)

@@ -6,9 +6,8 @@ pipe can give too), never on other layers, threads or backends. Costs are intege
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +86,7 @@ def plan_layer(
         if own + (0 if thorough else _least_gain(best, share)) < share:
             best, share = plan, own
     slow = thorough and best.family == batch.LZ
-    return replace(best, zstd_level=MAX_ZSTD_LEVEL) if slow else best
+    return best._replace(zstd_level=MAX_ZSTD_LEVEL) if slow else best
 
 
 def _least_gain(plan: Plan, share: int) -> int:
@@ -167,8 +166,7 @@ def estimate_codings(
     return found
 
 
-@dataclass(frozen=True)
-class _Layer:
+class _Layer(NamedTuple):
     """A layer that has data, as plan_layer() is given it, and the plans that may suit it."""
 
     dtype: str
@@ -240,7 +238,7 @@ class _Layer:
         grid = choose_grid(rows, cols, w, self.block_elements * n_parts)
         if dtype == "F32" and row_groups_pay(self.sample, grid.cols):
             panel_rows = min(grid.rows, max(1, WINDOW_BYTES // grid.row_bytes))
-            grid = replace(grid, panel_rows=panel_rows, row_groups=True)
+            grid = grid._replace(panel_rows=panel_rows, row_groups=True)
         return row_axes, grid
 
     def _rans16(self, dtype: str, form_set: int) -> Plan:
@@ -254,7 +252,7 @@ class _Layer:
         plan = Plan(batch.LZ, 0, grid)
         yield plan
         if w > 1:
-            yield replace(plan, shuffle=True)
+            yield plan._replace(shuffle=True)
 
     def _spatial(self, dtype: str) -> Iterator[Plan]:
         form = (FORMS | FLOAT_FORMS if self.thorough else FORMS).get(dtype)

@@ -4,7 +4,7 @@ of a layer says that it pays.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,7 @@ MIN_UNITS = 4096  # of a layer: tables cost some hundred bytes
 MIN_GAIN_SHARE = 64  # try the coding only if a sample is smaller by more than 1 / 64
 
 
-@dataclass(frozen=True)
-class SpatialOptions:
+class SpatialOptions(NamedTuple):
     """Tile size, predictors and transforms that the encoder may choose from, checked."""
 
     tile_size: int = 16

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -192,8 +191,7 @@ def pack_index(entries: Mapping[str, IndexEntry]) -> bytes:
     return _INDEX_HEAD.pack(INDEX_MAGIC, flags, len(stored), len(body), len(entries)) + stored
 
 
-@dataclass(frozen=True)
-class IndexHead:
+class IndexHead(NamedTuple):
     """The first 32 bytes of an index; sizes in bytes."""
 
     is_zstd: bool
@@ -416,8 +414,7 @@ def _entries(body: bytes, starts: list[int], fields: _Fields) -> dict[str, Index
     return layers
 
 
-@dataclass(frozen=True)
-class _TensorKind:
+class _TensorKind(NamedTuple):
     """A dtype and a shape; n_bits is None for a dtype that is not known."""
 
     dtype: str

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from wcodec import strict_json
 from wcodec.checksum import crc32
@@ -25,8 +25,7 @@ _KEYS = ("wcodec_version", "model_name", "options", "metadata", "duplicates", "s
 _SOURCE_KEYS = ("format", "header")
 
 
-@dataclass(frozen=True)
-class Metadata:
+class Metadata(NamedTuple):
     """What a file says about itself as a whole.
 
     `options` is what the encoder was asked for (any JSON), `metadata` the user's own, `duplicates`
@@ -36,8 +35,8 @@ class Metadata:
 
     wcodec_version: str
     model_name: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = MappingProxyType({})
+    metadata: Mapping[str, str] = MappingProxyType({})
     duplicates: bool = False
     source_header: str | None = None
 

@@ -9,7 +9,7 @@ version, CRC, rules, in this order. The head of a layer is in head.py, an index 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +37,7 @@ _FOOTER = struct.Struct("<QQIII4s")
 _U32 = struct.Struct("<I")
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """The first 32 bytes of a file: how its metadata is stored. Sizes in bytes."""
 
     metadata_stored_bytes: int
@@ -90,8 +89,7 @@ class Header:
         return Header(stored_bytes, json_bytes, metadata_crc, bool(flags & FLAG_ZSTD))
 
 
-@dataclass(frozen=True)
-class Footer:
+class Footer(NamedTuple):
     """The last 32 bytes of a file: where its index is (offset and size in bytes), and two CRCs."""
 
     index_offset: int

@@ -10,7 +10,7 @@ it for one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,8 +39,7 @@ _FIRST_SEARCH_BYTES = 4 << 10
 _SEARCH_BYTES = 16 << 20
 
 
-@dataclass(frozen=True)
-class Skipped:
+class Skipped(NamedTuple):
     """A part of a file that a scan gave up: `size` bytes at `offset`, and why."""
 
     offset: int
