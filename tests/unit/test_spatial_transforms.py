@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from support.tools import reference_decoder
@@ -53,6 +53,7 @@ class TestReversible:
             high = 1 << (bits - 1)
             transformed(random.integers(-high, high, (4096, 8, 8)), transform)
 
+    @settings(deadline=None)
     @given(squares=arrays(np.int32, (1, 8, 8), elements=st.integers(-(1 << 31), (1 << 31) - 1)))
     def test_anything(self, transform, squares):
         transformed(squares, transform)

@@ -4,7 +4,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wcodec.errors import CorruptError
@@ -80,6 +80,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(VALUES, st.booleans())
 def test_what_json_dumps_comes_back(value, ascii_only):
     assert parse(json.dumps(value, ensure_ascii=ascii_only).encode(), "file") == value
