@@ -417,7 +417,7 @@ def _write(writer: Writer, blocks: list[batch.Blocks]) -> set[int]:
 
 
 def _codings(blocks: list[batch.Blocks]) -> set[int]:
-    return {coding for part in blocks for coding in np.unique(part.headers["coding"]).tolist()}
+    return {coding for part in blocks for coding in part.headers["coding"].tolist()}
 
 
 def _encode(
