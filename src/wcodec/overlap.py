@@ -46,8 +46,9 @@ class Buffers:
 
 def will_need(descriptor: int, offset: int, size: int) -> None:
     """Let the system begin to read these bytes of a regular file; no error says that it cannot."""
-    with contextlib.suppress(OSError):
-        os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
 
 
 def read_ahead(

@@ -6,8 +6,10 @@ import os
 import threading
 import time
 
+import numpy as np
 import pytest
 
+import wcodec
 from wcodec import overlap
 
 
@@ -173,3 +175,12 @@ def test_a_pipe_is_written_to_by_the_caller():
     with os.fdopen(ends[1], "wb") as pipe, overlap.write_behind(pipe) as given:
         assert given is pipe
     os.close(ends[0])
+
+
+def test_a_system_that_lacks_the_hints(tmp_path, monkeypatch):
+    for name in ("posix_fadvise", "sched_getaffinity"):
+        monkeypatch.delattr(os, name)
+    layers = {"a": np.arange(100_000), "b": np.ones(9)}
+    wcodec.encode_checkpoint(layers, tmp_path / "a.wcodec")
+    found = wcodec.decode_checkpoint(tmp_path / "a.wcodec")
+    assert all((found[name] == array).all() for name, array in layers.items())

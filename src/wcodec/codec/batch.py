@@ -65,13 +65,20 @@ NO_ROWS = np.empty(0, dtype=np.uint32)
 Bytes = NDArray[np.uint8]
 
 
+def n_processors() -> int:
+    """Processors that this process may use; all where the system does not say which."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def thread_count(threads: int | None) -> int:
     """Threads to use: the argument, else WCODEC_THREADS, else all processors of the process."""
     if threads is None:
         text = os.environ.get("WCODEC_THREADS", "")
         if text and not text.isdecimal():
             raise ValueError(f"WCODEC_THREADS is {text!r}, expected a number")
-        threads = int(text) if text else len(os.sched_getaffinity(0))
+        threads = int(text) if text else n_processors()
         threads = min(threads, _core.MAX_THREADS)
     if not 1 <= threads <= _core.MAX_THREADS:
         raise ValueError(f"threads is {threads}, expected 1 to {_core.MAX_THREADS}")
