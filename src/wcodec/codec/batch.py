@@ -108,7 +108,7 @@ def aligned_empty(size: int) -> Bytes:
 def block_starts(headers: NDArray[np.void]) -> NDArray[np.uint64]:
     """Offset of each of these blocks when they lie back to back."""
     sizes = block_sizes(headers)
-    return np.cumsum(sizes) - sizes
+    return sizes.cumsum() - sizes
 
 
 def encode_blocks(
@@ -243,7 +243,7 @@ def decode_parts(
     Raises CorruptError naming block and layer.
     """
     counts = [len(part.headers) for part in parts]
-    ends = np.cumsum(counts)
+    ends = np.array(counts).cumsum()
     headers = np.frombuffer(b"".join([part.headers.tobytes() for part in parts]), BLOCK_HEADER)
 
     def name_of(i: int) -> str:

@@ -244,7 +244,7 @@ def all_blocks(grids: Sequence[Grid]) -> NDArray[np.void]:
     ]
     of_grids = np.array(numbers, np.int64).T
     n_blocks = of_grids[-2] * of_grids[-1]
-    first = np.repeat(np.cumsum(n_blocks) - n_blocks, n_blocks)
+    first = (n_blocks.cumsum() - n_blocks).repeat(n_blocks)
     rows, cols, row_bytes, unit_bytes, n_bands, col_bands = of_grids.repeat(n_blocks, axis=1)
     band, column = np.divmod(np.arange(len(first)) - first, col_bands)
     top, bottom = (_band_edge(i, n_bands, rows) for i in (band, band + 1))

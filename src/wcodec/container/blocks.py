@@ -75,7 +75,7 @@ def block_offsets(headers: BlockHeaders) -> Offsets:
     The payload sizes have been checked (check_headers), so that the sum fits 63 bits.
     """
     offsets = np.zeros(len(headers) + 1, np.int64)
-    offsets[1:] = np.cumsum(block_sizes(headers))
+    block_sizes(headers).cumsum(out=offsets[1:])
     return offsets
 
 

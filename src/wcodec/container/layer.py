@@ -6,9 +6,9 @@ blocks on request.
 from __future__ import annotations
 
 import functools
+from bisect import bisect_right
 from collections.abc import Sequence
-
-import numpy as np
+from itertools import accumulate
 
 from wcodec.container.blocks import (
     Blocks,
@@ -151,16 +151,17 @@ def check_blocks(layers: Sequence[Layer], limits: ReadLimits) -> None:
     array takes as long as a hundred blocks. Raises CorruptError, LimitError.
     """
     headers = as_headers(b"".join([layer.headers.tobytes() for layer in layers]))
-    ends = np.cumsum([len(layer.headers) for layer in layers])
+    ends = list(accumulate(len(layer.headers) for layer in layers))
 
     def name_of(i: int) -> str:
-        at = int(np.searchsorted(ends, i, side="right"))
+        at = bisect_right(ends, i)
         layer = layers[at]
-        return name_of_block(i - int(ends[at]) + len(layer.headers), layer.entry.name)
+        return name_of_block(i - ends[at] + len(layer.headers), layer.entry.name)
 
     check_headers(headers, name_of, limits)
-    offsets = block_offsets(headers)[ends]
-    for layer, found in zip(layers, np.diff(offsets, prepend=0).tolist(), strict=True):
+    begin = 0
+    for layer, end in zip(layers, block_offsets(headers)[ends].tolist(), strict=True):
+        found, begin = end - begin, end
         expected = layer.entry.directory_offset - layer.blocks_offset
         if found != expected and not layer.entry.is_reference:
             raise CorruptError(
