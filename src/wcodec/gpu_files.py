@@ -7,7 +7,7 @@ Imports torch; a driver is touched only where a GPU is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -43,14 +43,14 @@ def read_part_to(file: TensorFile, name: str, index: Any, device: Any) -> torch.
     return read_all_to({name: file}, gpu, decode_budget(None), {name: index})[name]
 
 
-def read_file_to(file: TensorFile, device: Any) -> dict[str, torch.Tensor]:
-    """All tensors of a file, on the device. Raises CorruptError, DeviceError."""
+def read_many_to(file: TensorFile, names: Iterable[str], device: Any) -> dict[str, torch.Tensor]:
+    """These tensors of a file, on the device. Raises CorruptError, DeviceError."""
     gpu = None if file.reader is None else device_for(device)
     if gpu is not None:
-        return read_all_to(dict.fromkeys(file.entries, file), gpu, decode_budget(None), {})
+        return read_all_to(dict.fromkeys(names, file), gpu, decode_budget(None), {})
     return {
         name: as_tensor(data, file.entries[name].dtype, file.entries[name].shape).to(device)
-        for name, data in file.read_all(file.entries)
+        for name, data in file.read_all(names)
     }
 
 

@@ -117,9 +117,9 @@ class safe_open:  # the name that safetensors gave it
         """Return all tensors by name."""
         file = self._file
         if self._device != "cpu":
-            from wcodec.gpu_files import read_file_to
+            from wcodec.gpu_files import read_many_to
 
-            return read_file_to(file, self._device)
+            return read_many_to(file, file.entries, self._device)
         return {
             name: _array(data, file.entries[name], self._framework, self._device)
             for name, data in file.read_all(file.entries)

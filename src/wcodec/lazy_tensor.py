@@ -9,12 +9,13 @@ device first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map
 
-from wcodec.gpu_files import read_to
+from wcodec.gpu_files import read_many_to, read_to
 from wcodec.handle import Slice
 from wcodec.safetensors_file import NamedTensor
 from wcodec.tensor_files import TensorFile
@@ -83,6 +84,17 @@ class LazyTensor(torch.Tensor):  # type: ignore[misc]  # where torch is not inst
                 raise RuntimeError(f"{value!r} cannot be written to; call materialize() first")
         args, kwargs = tree_map(_plain, (args, kwargs or {}))
         return func(*args, **kwargs)
+
+
+def materialize_all(tensors: Mapping[str, torch.Tensor], device: Any) -> dict[str, torch.Tensor]:
+    """These tensors on a device; lazy ones are decoded many at once. Raises CorruptError."""
+    found = {name: t.to(device) for name, t in tensors.items() if type(t) is not LazyTensor}
+    lazy = {name: t for name, t in tensors.items() if type(t) is LazyTensor}
+    wanted: dict[TensorFile, list[str]] = {}
+    for tensor in lazy.values():
+        wanted.setdefault(tensor._file, []).append(tensor._entry.name)
+    read = {file: read_many_to(file, names, device) for file, names in wanted.items()}
+    return found | {name: read[t._file][t._entry.name] for name, t in lazy.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -22,7 +22,7 @@ from wcodec.decode import decode_budget
 from wcodec.encode import encode_checkpoint
 from wcodec.gpu_files import read_all_to
 from wcodec.handle import Slice, safe_open
-from wcodec.lazy_tensor import LazyTensor
+from wcodec.lazy_tensor import LazyTensor, materialize_all
 from wcodec.limits import ReadLimits
 from wcodec.tensor_files import TensorFile, is_wcodec, open_checkpoint, open_source
 from wcodec.torch_tensors import TorchTensor, as_tensor
@@ -319,7 +319,7 @@ def load_wcodec_checkpoint(
     if strict and (result.missing_keys or result.unexpected_keys):
         _raise_keys(model, result.missing_keys, result.unexpected_keys)
     names = [name for name in own if name in state and name not in wrong]
-    decoded = {name: state[name].to(device) for name in names}
+    decoded = materialize_all({name: state[name] for name in names}, device)
     replaced: dict[int, torch.Tensor] = {}
     with torch.no_grad():
         for name in names:
