@@ -36,6 +36,7 @@ import torch
 
 import wcodec
 from wcodec.codec import batch
+from wcodec.codec.layout import all_blocks
 from wcodec.container import Reader
 from wcodec.cuda import device as device_module
 from wcodec.cuda import driver
@@ -322,7 +323,7 @@ class Replicas:
         described = batch.describe_blocks(
             batch.Blocks(blocks.headers, blocks.data),
             layer.head.family,
-            grid.all_blocks(),
+            all_blocks([grid]),
             array.nbytes,
             grid.unit_bytes,
             data_address=self._data.data_ptr(),
