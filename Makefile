@@ -1,6 +1,6 @@
 # Each target does its own set-up (scripts/setup.sh), again when a build input is newer than it.
 
-.PHONY: demo test test-torch test-full test-asan test-threads fuzz bench lint format clean
+.PHONY: demo test test-torch test-full test-asan test-threads test-avx512 fuzz bench lint format clean
 .NOTPARALLEL:
 
 python := .venv/bin/python
@@ -31,6 +31,9 @@ fuzz: .venv/ready-fuzz
 
 test-threads:
 	@fuzz/threads.sh
+
+test-avx512:
+	@tests/bare_metal/run.sh
 
 bench: .venv-bench/ready
 	@.venv-bench/bin/python benchmarks/run.py

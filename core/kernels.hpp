@@ -130,6 +130,9 @@ const uint8_t* decode_token_steps_scalar(uint32_t* states, const uint8_t* from, 
 const uint8_t* decode_token_steps_avx2(uint32_t* states, const uint8_t* from, const uint8_t* end,
                                        const uint8_t* ids, size_t n_steps, const TokenSlots* tables,
                                        uint8_t* symbols);
+const uint8_t* decode_token_steps_avx512(uint32_t* states, const uint8_t* from, const uint8_t* end,
+                                         const uint8_t* ids, size_t n_steps,
+                                         const TokenSlots* tables, uint8_t* symbols);
 size_t join_words_avx2(const WordJoin& join, const uint8_t* symbols, size_t n, const uint8_t* raw,
                        uint8_t* units);
 

@@ -7,7 +7,7 @@
 // A group of 64 states is two registers of bytes: the low bytes and the high bytes, as in a
 // payload. The 256 slots and the tables of up to 64 symbols are registers too, so every lookup is a
 // byte permutation. Two streams are decoded side by side: one alone waits for its own results.
-// Units of one byte are left to the AVX2 kernels.
+// Values of units of one byte are kept as that byte.
 #include <immintrin.h>
 
 #include "crc32.hpp"
@@ -74,7 +74,8 @@ struct DecodeTables {
     __m512i escape;  // its index in every byte; 255, which no symbol has, without one
 };
 
-void build_tables(const FrequencyTable& table, DecodeTables& tables) {
+void build_tables(const FieldMap& map, const FrequencyTable& table, DecodeTables& tables) {
+    const unsigned low_shift = map.unit_bytes == 1 ? BYTE_SHIFT : 0;
     alignas(64) uint8_t slot[SCALE];
     Bytes64 frequency{}, cum{}, high{}, low{};
     uint32_t at = 0;
@@ -82,7 +83,7 @@ void build_tables(const FrequencyTable& table, DecodeTables& tables) {
         frequency.byte[i] = table.frequency[i];
         cum.byte[i] = static_cast<uint8_t>(at);
         high.byte[i] = static_cast<uint8_t>(table.value[i] >> 8);
-        low.byte[i] = static_cast<uint8_t>(table.value[i]);
+        low.byte[i] = static_cast<uint8_t>(table.value[i] >> low_shift);
         for (uint32_t end = at + table.frequency[i]; at < end; ++at)
             slot[at] = static_cast<uint8_t>(i);
     }
@@ -147,6 +148,12 @@ INLINE void take_escapes(const DecodeStream& stream, __mmask64 which, uint64_t& 
     const __mmask64 there = first(stream.n_escapes - at);
     const __m512i entry =
         _mm512_maskz_expand_epi8(which, _mm512_maskz_loadu_epi8(there, stream.escapes + at));
+    n_escapes += static_cast<uint64_t>(__builtin_popcountll(which));
+    if constexpr (map.unit_bytes == 1) {
+        value_low = _mm512_mask_mov_epi8(
+            value_low, which, _mm512_and_si512(entry, bytes_of(map.value_mask >> BYTE_SHIFT)));
+        return;
+    }
     __m512i high = entry;
     __m512i low = _mm512_setzero_si512();
     if constexpr (map.n_escape_lists == 2) {
@@ -160,7 +167,6 @@ INLINE void take_escapes(const DecodeStream& stream, __mmask64 which, uint64_t& 
     low = _mm512_and_si512(low, bytes_of(map.value_mask & 0xFF));
     value_high = _mm512_mask_mov_epi8(value_high, which, high);
     value_low = _mm512_mask_mov_epi8(value_low, which, low);
-    n_escapes += static_cast<uint64_t>(__builtin_popcountll(which));
 }
 
 template <bool streaming>
@@ -172,11 +178,39 @@ INLINE void store(uint8_t* to, __m512i value) {
     }
 }
 
+// The raw bits of the bytes of group g. Reads like join_group.
+template <Form form>
+INLINE __m512i raw_bits_of_bytes(uint32_t g, const uint8_t* raw) {
+    constexpr FieldMap map = FIELD_MAPS[form];
+    if constexpr (map.top_field == F2_BYTES) {
+        const __m512i pairs = _mm512_broadcast_i32x4(
+            _mm_loadu_si128(reinterpret_cast<const __m128i*>(raw + g * (F2_BYTES / 2))));
+        return _mm512_and_si512(_mm512_srlv_epi64(pairs, _mm512_set_epi64(6, 6, 4, 4, 2, 2, 0, 0)),
+                                bytes_of(3));
+    } else {
+        constexpr unsigned BITS = map.top_field * 8 / LANES;
+        const __m512i spread =
+            _mm512_permutexvar_epi8(load(&SPREAD<BITS>), load(raw + g * (map.top_field / 2)));
+        const __m512i fields = _mm512_multishift_epi64_epi8(load(&ALIGN<BITS, 0>), spread);
+        if constexpr (form != FORM_FP8_T5)
+            return _mm512_and_si512(fields, bytes_of((1 << BITS) - 1));
+        const __m512i sign = _mm512_multishift_epi64_epi8(load(&ALIGN<BITS, 5>), spread);
+        return _mm512_ternarylogic_epi64(_mm512_and_si512(sign, bytes_of(0x80)), fields,
+                                         bytes_of(3), A_OR_BC);
+    }
+}
+
 // The words of group g from the values of its symbols and the raw fields of the step. Reads up to
 // 64 bytes from a field's start, at most READ_SLACK_BYTES beyond the block.
 template <Form form, bool streaming>
 INLINE void join_group(uint32_t g, __m512i high, __m512i low, const uint8_t* raw, uint8_t* to) {
     constexpr FieldMap map = FIELD_MAPS[form];
+    if constexpr (map.unit_bytes == 1) {
+        if constexpr (map.top_field != 0)
+            low = _mm512_or_si512(low, raw_bits_of_bytes<form>(g, raw));
+        store<streaming>(to + g * GROUP_LANES, low);
+        return;
+    }
     const __m512i bit7 = bytes_of(0x80);
     if constexpr (map.top_field == P8_BYTES) {
         const __m512i top = load(raw + g * (P8_BYTES / 2));
@@ -254,7 +288,7 @@ INLINE void decode_step(const DecodeTables& tables, const DecodeStream& stream,
         const __m512i bias = _mm512_sub_epi8(low, _mm512_permutexvar_epi8(symbol, tables.cum));
         value_high[g] = _mm512_permutexvar_epi8(symbol, tables.value_high);
         // The values of form 3 have no low byte.
-        if constexpr (map.value_mask & 0xFF)
+        if constexpr (map.unit_bytes == 1 || map.value_mask & 0xFF)
             value_low[g] = _mm512_permutexvar_epi8(symbol, tables.value_low);
         else
             value_low[g] = _mm512_setzero_si512();
@@ -337,7 +371,7 @@ void decode_form(const FrequencyTable& table, DecodeStream* streams, uint32_t n_
                  const uint8_t* raw, const StepTarget& target, const Ahead& ahead) {
     constexpr FieldMap map = FIELD_MAPS[form];
     DecodeTables tables;
-    build_tables(table, tables);
+    build_tables(map, table, tables);
     uint64_t n_steps = 0;
     for (uint32_t s = 0; s < n_streams; ++s) n_steps += streams[s].n_steps;
     // The lines of the last, partial share stay out.
@@ -385,15 +419,16 @@ constexpr DecodeForm DECODE_FORM[N_FORMS] = {
     decode_form<FORM_FP32_E8M1_Z13, streaming>,
     decode_form<FORM_FP32_E8_Z16, streaming>,
     decode_form<FORM_FP32_E8M1_Z16, streaming>,
+    decode_form<FORM_INT8_T4, streaming>,
+    decode_form<FORM_INT8_T5, streaming>,
+    decode_form<FORM_INT8_T6, streaming>,
+    decode_form<FORM_INT8_T8, streaming>,
+    decode_form<FORM_FP8_T5, streaming>,
 };
 
 void decode_streams(Form form, const FrequencyTable& table, DecodeStream* streams,
                     uint32_t n_streams, const uint8_t* raw, const StepTarget& target,
                     const Ahead& ahead) {
-    if (FIELD_MAPS[form].unit_bytes == 1) {
-        AVX2_KERNELS.decode_streams(form, table, streams, n_streams, raw, target, ahead);
-        return;
-    }
     const DecodeForm decode = target.streaming ? DECODE_FORM<true>[form] : DECODE_FORM<false>[form];
     decode(table, streams, n_streams, raw, target, ahead);
 }
@@ -474,6 +509,35 @@ INLINE Planes planes_of(const uint8_t* words, uint32_t w) {
     return planes;
 }
 
+// F2: piece q of 16 lanes has its two bits, which are the lowest of `fields`, at bits 2 q.
+INLINE void store_f2(__m512i fields, uint8_t* to) {
+    const __m512i placed = _mm512_sllv_epi64(fields, _mm512_set_epi64(6, 6, 4, 4, 2, 2, 0, 0));
+    const __m256i halves =
+        _mm256_or_si256(_mm512_castsi512_si256(placed), _mm512_extracti64x4_epi64(placed, 1));
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(to),
+        _mm_or_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
+}
+
+template <Form form>
+INLINE void split_group_of_bytes(uint32_t g, const uint8_t* words, uint8_t* codes, uint8_t* raw) {
+    constexpr FieldMap map = FIELD_MAPS[form];
+    constexpr int CODED = map.value_mask >> BYTE_SHIFT;
+    const __m512i bytes = load(words + g * GROUP_LANES);
+    _mm512_storeu_si512(codes + g * GROUP_CODES, _mm512_and_si512(bytes, bytes_of(CODED)));
+    __m512i fields = _mm512_andnot_si512(bytes_of(CODED), bytes);
+    if constexpr (form == FORM_FP8_T5) {  // bit 7 becomes bit 2
+        fields =
+            _mm512_ternarylogic_epi64(_mm512_and_si512(_mm512_srli_epi16(bytes, 5), bytes_of(4)),
+                                      bytes, bytes_of(3), A_OR_BC);
+    }
+    if constexpr (map.top_field == F2_BYTES) {
+        store_f2(fields, raw + g * (F2_BYTES / 2));
+    } else if constexpr (map.top_field != 0) {
+        pack_field<map.top_field * 8 / LANES>(fields, raw + g * (map.top_field / 2));
+    }
+}
+
 template <Form form>
 INLINE void split_group(uint32_t g, const uint8_t* words, uint8_t* codes, uint8_t* raw) {
     constexpr FieldMap map = FIELD_MAPS[form];
@@ -511,13 +575,7 @@ INLINE void split_group(uint32_t g, const uint8_t* words, uint8_t* codes, uint8_
         const __m512i fields =
             _mm512_ternarylogic_epi64(_mm512_and_si512(_mm512_slli_epi16(high, 1), bytes_of(0x02)),
                                       _mm512_srli_epi16(low, 7), bytes_of(0x01), A_OR_BC);
-        // Piece q of 16 lanes goes to bits 2 q.
-        const __m512i placed = _mm512_sllv_epi64(fields, _mm512_set_epi64(6, 6, 4, 4, 2, 2, 0, 0));
-        const __m256i halves =
-            _mm256_or_si256(_mm512_castsi512_si256(placed), _mm512_extracti64x4_epi64(placed, 1));
-        _mm_storeu_si128(
-            reinterpret_cast<__m128i*>(raw + g * (F2_BYTES / 2)),
-            _mm_or_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
+        store_f2(fields, raw + g * (F2_BYTES / 2));
     }
     if constexpr (map.low_fields == F3_BYTES)
         pack_field<3>(_mm512_and_si512(_mm512_srli_epi16(planes.mid, 5), bytes_of(0x07)),
@@ -532,7 +590,12 @@ template <Form form>
 void split_form(const uint8_t* words, size_t n_steps, uint8_t* codes, uint8_t* raw) {
     constexpr FieldMap map = FIELD_MAPS[form];
     for (; n_steps > 0; --n_steps) {
-        for (uint32_t g = 0; g < 2; ++g) split_group<form>(g, words, codes, raw);
+        for (uint32_t g = 0; g < 2; ++g) {
+            if constexpr (map.unit_bytes == 1)
+                split_group_of_bytes<form>(g, words, codes, raw);
+            else
+                split_group<form>(g, words, codes, raw);
+        }
         words += LANES * map.unit_bytes;
         codes += 2 * GROUP_CODES;
         raw += step_raw_bytes(map);
@@ -551,13 +614,14 @@ constexpr SplitForm SPLIT_FORM[N_FORMS] = {
     split_form<FORM_FP32_E8M1_Z13>,
     split_form<FORM_FP32_E8_Z16>,
     split_form<FORM_FP32_E8M1_Z16>,
+    split_form<FORM_INT8_T4>,
+    split_form<FORM_INT8_T5>,
+    split_form<FORM_INT8_T6>,
+    split_form<FORM_INT8_T8>,
+    split_form<FORM_FP8_T5>,
 };
 
 void split_steps(Form form, const uint8_t* words, size_t n_steps, uint16_t* values, uint8_t* raw) {
-    if (FIELD_MAPS[form].unit_bytes == 1) {
-        AVX2_KERNELS.split_steps(form, words, n_steps, values, raw);
-        return;
-    }
     SPLIT_FORM[form](words, n_steps, reinterpret_cast<uint8_t*>(values), raw);
 }
 
@@ -877,16 +941,14 @@ void encode_form(const EncodeTables& tables, EncodeStream& stream) {
 }
 
 void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream) {
-    if (map.unit_bytes == 1) {
-        AVX2_KERNELS.encode_stream(map, table, stream);
-        return;
-    }
+    // The codes of bytes are bytes, whatever bits they may have.
+    const uint16_t value_mask = map.unit_bytes == 1 ? MASK_8 : map.value_mask;
     EncodeTables tables;
-    build_tables(map.value_mask, table, tables);
+    build_tables(value_mask, table, tables);
     const bool round = tables.always_round;
-    if (map.value_mask == MASK_8)
+    if (value_mask == MASK_8)
         (round ? encode_form<MASK_8, true> : encode_form<MASK_8, false>)(tables, stream);
-    else if (map.value_mask == MASK_9)
+    else if (value_mask == MASK_9)
         (round ? encode_form<MASK_9, true> : encode_form<MASK_9, false>)(tables, stream);
     else
         (round ? encode_form<MASK_6, true> : encode_form<MASK_6, false>)(tables, stream);
@@ -901,7 +963,7 @@ const Kernels AVX512_KERNELS = {
     split_steps,
     encode_stream,
     decode_streams,
-    decode_token_steps_avx2,
+    decode_token_steps_avx512,
     join_words_avx2,
 };
 
