@@ -53,7 +53,7 @@ from support.rans16_streams import FIELD_MAPS, step_raw_bytes
 PINS = Path(__file__).with_name("kernel_counts.json")
 TILE_STEPS = 4
 MAX_REGISTERS = 64  # for 32 warps on a multiprocessor
-# Shared memory has room for 13 warps of rans32 and 21 of spatial.
+# Shared memory has room for 13 warps of rans32 and 20 of spatial.
 MAX_BLOCK_REGISTERS = 96
 ASSEMBLED = ("sm_80", "sm_90", "sm_100", "sm_120")
 COUNTED = ("sm_80", "sm_90")
