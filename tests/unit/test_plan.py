@@ -6,7 +6,7 @@ import pytest
 from support.arrays import gaussian
 
 from wcodec.codec import batch
-from wcodec.codec.plan import BLOCK_ELEMENTS, estimate_codings, plan_layer
+from wcodec.codec.plan import BLOCK_ELEMENTS, LEVELS, estimate_codings, plan_layer
 from wcodec.codec.spatial import SpatialOptions
 
 FLOATS = ("F32", "BF16", "F16")
@@ -56,7 +56,8 @@ def test_floats_without_a_sign_take_rans32(dtype):
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_repeated_rows_take_lz(dtype):
     rows = np.tile(weights(dtype, 20), (32, 1))
-    assert of(plan_layer, dtype, rows).family == batch.LZ
+    for level in LEVELS:
+        assert of(plan_layer, dtype, rows, level).family == batch.LZ
 
 
 def test_a_few_equal_rows_change_nothing():

@@ -182,17 +182,16 @@ class _Layer(NamedTuple):
         those of other levels too.
         """
         fast = every or not self.thorough
-        no_signs = self.dtype in FORM_SETS and has_no_signs(self.sample, unit_bytes(self.dtype))
+        w = unit_bytes(self.dtype)
+        is_float = self.dtype in FORM_SETS
+        no_signs = is_float and has_no_signs(self.sample, w)
+        usual = is_float and not (every or no_signs or has_repeats(self.sample, w))
+        thorough = self.thorough or no_signs
+        classes = thorough or (is_float and self._classes_may_pay())
         views = [self.dtype] if self.dtype != "C64" else []
         views += [PARTS[self.dtype]] if self.dtype in PARTS else []
-        thorough = self.thorough or no_signs
-        classes, usual = thorough, False
         if fast and views[-1] in FORM_SETS:
             yield self._rans16(views[-1], FORM_SETS[views[-1]])
-            if self.dtype in FORM_SETS:
-                classes = thorough or self._classes_may_pay()
-                repeats = has_repeats(self.sample, unit_bytes(self.dtype))
-                usual = not every and not no_signs and not repeats
             if usual and not classes:
                 return
         elif fast and unit_bytes(views[-1]) == 1:
@@ -204,16 +203,19 @@ class _Layer(NamedTuple):
                 options = (rans32.exponent_bits(dtype), classes)
                 row_axes, grid = self._grid(dtype)
                 yield Plan(batch.RANS32, row_axes, grid, form_set=splits, rans32=options)
-        if usual:
-            return
-        yield from self._lz(unit_bytes(self.dtype))
+        if not usual or self._is_tiny():
+            yield from self._lz(w)
         yield from self._spatial(views[0])
+
+    def _is_tiny(self) -> bool:
+        """Whether states and tables weigh more than what most codings gain."""
+        return self.data_bytes < MIN_TRIED_UNITS * unit_bytes(self.dtype)
 
     def _classes_may_pay(self) -> bool:
         """Whether rans32, with classes, is worth a trial on floats that are usual otherwise."""
         w = unit_bytes(self.dtype)
         if self.data_bytes < SINGLE_STREAM_UNITS * w:
-            return self.data_bytes >= MIN_TRIED_UNITS * w
+            return not self._is_tiny()
         _, cols = matrix_shape(self.shape, self.data_bytes, w, self._row_axes())
         return has_uneven_lines(self.sample, self.dtype, cols)
 
