@@ -198,10 +198,10 @@ def test_info_of_codings(model, tmp_path):
 def test_info_of_many_layers(tmp_path):
     one = np.ones(1, np.float32)
     path = tmp_path / "many.wcodec"
-    names = (f"layers.{i // 9}.{'abcdefghi'[i % 9]}" for i in range(4500))
+    names = (f"layers.{i // 9}.{'abcdefghi'[i % 9]}" for i in range(900))
     wcodec.encode_checkpoint(((name, one) for name in names), path)
     done = run("info", path)
-    assert len(done.stdout.splitlines()) == 1 + 2 + 1 + 500 + 4500 + 1 + 2
+    assert len(done.stdout.splitlines()) == 1 + 2 + 1 + 100 + 900 + 1 + 2
 
 
 def test_info_of_hostile_names(tmp_path):
@@ -405,7 +405,5 @@ def test_scripts(model, tmp_path):
     done = subprocess.run([*decode, "--device", "cpu"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert digest(restored) == digest(model)
-    for options in (["--quant-type", "int3"], ["--tile-size", "33"]):
-        assert subprocess.run([*encode, *options], capture_output=True).returncode != 0
-    for options in (["--device", "cuda:77"],):
-        assert subprocess.run([*decode, *options], capture_output=True).returncode != 0
+    for wrong in ([*encode, "--tile-size", "33"], [*decode, "--device", "cuda:77"]):
+        assert subprocess.run(wrong, capture_output=True).returncode != 0
