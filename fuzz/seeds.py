@@ -144,7 +144,7 @@ def odd_blocks_of_spatial() -> Iterator[GoldenBlock]:
             {"tile_log2": 2, "tiles_coding": 0, "tiles": b"\x08"},
         ):
             yield with_payload(block, payload.with_(**changes))
-    yield replace(block, head=replace(block.head, unit_bytes=8), cols=block.cols // 2)
+    yield replace(block, head=block.head._replace(unit_bytes=8), cols=block.cols // 2)
 
 
 def block_of(encoded: batch.Blocks, family: int, units: np.ndarray) -> GoldenBlock:
