@@ -74,6 +74,8 @@ def by_random_access(data: bytes):
             record = data[entry.record_offset : entry.record_end]
             assert b"".join(map(bytes, reader.read_record(entry.name))) == record
         memory = allocate(len(data))
+        if entries:
+            reader.read_records(entries, memory)
         together = reader.open_layers(entries, memory) if entries else []
         assert [(layer.head, read_layer(layer)) for layer in together] == content[1]
         assert pack_body(entries) in data or b"\x28\xb5\x2f\xfd" in data
