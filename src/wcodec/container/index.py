@@ -40,6 +40,7 @@ from wcodec.limits import ReadLimits
 
 _INDEX_HEAD = struct.Struct("<4sIQQQ")
 _ENTRY = struct.Struct("<QQQQIIIIHHBBBB")
+_IS_FAMILY = np.isin(np.arange(256), list(FAMILIES))
 _ENTRY_FIELDS = np.dtype(
     [
         ("record_offset", "<u8"),
@@ -339,8 +340,7 @@ def _check_stored(fields: _Fields, chosen: _Mask, head: _U64s) -> None:
     n_blocks = fields["n_blocks"].astype(np.uint64)
     directory = fields["directory_offset"]
     _refuse(chosen & (target_bytes != 0), "target_bytes", target_bytes, "0 in a stored layer")
-    wrong = ~np.isin(family, list(FAMILIES))
-    _refuse(chosen & wrong, "family", family, f"one of {sorted(FAMILIES)}")
+    _refuse(chosen & ~_IS_FAMILY[family], "family", family, f"one of {sorted(FAMILIES)}")
     wrong = (n_blocks == 0) != (fields["data_bytes"] == 0)
     _refuse(chosen & wrong, "n_blocks", n_blocks, "0 in a layer without bytes, and only there")
 
