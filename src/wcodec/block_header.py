@@ -20,6 +20,11 @@ BLOCK_HEADER = np.dtype(
 BLOCK_ALIGNMENT = 16
 
 
+def block_name(number: int, layer: str) -> str:
+    """What messages call a block; the name of the layer may be long."""
+    return f"block {number} of {layer!r:.200}"
+
+
 def block_sizes(headers: NDArray[np.void]) -> NDArray[np.uint64]:
     """Size in the file of each block: header, payload and padding. Payload sizes must be below
     2^63.

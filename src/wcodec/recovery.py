@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from wcodec._version import __version__
+from wcodec.block_header import block_name
 from wcodec.checksum import crc32
 from wcodec.container import BLOCK_HEADER, IndexEntry, Layer, Metadata, Reader, Writer
 from wcodec.decode import Path, decode_budget
@@ -137,7 +138,7 @@ def _damaged_blocks(layer: Layer) -> Iterator[Damage]:
             problem = "its CRC does not match"
         else:
             continue
-        yield _damage(name, i, CorruptError(f"block {i} of {name!r:.200}: {problem}"))
+        yield _damage(name, i, CorruptError(f"{block_name(i, name)}: {problem}"))
 
 
 def _lost_target(entry: IndexEntry, whole: list[IndexEntry]) -> list[Damage]:

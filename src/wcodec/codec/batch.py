@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wcodec import _core, zstd_frame
-from wcodec.block_header import BLOCK_ALIGNMENT, BLOCK_HEADER, block_sizes
+from wcodec.block_header import BLOCK_ALIGNMENT, BLOCK_HEADER, block_name, block_sizes
 from wcodec.errors import CorruptError, WcodecError
 
 LANES = _core.LANES
@@ -204,11 +204,6 @@ def _decode(
     if family == LZ:
         for i in np.flatnonzero(headers["coding"] == LZ).tolist():
             _decode_lz(data, headers[i], placed[i], row_index, matrix, unit_bytes, name_of(i))
-
-
-def block_name(block: int, layer: str) -> str:
-    """What errors call a block."""
-    return f"block {block} of {layer!r}"
 
 
 def _failed(where: str, status: int) -> CorruptError:

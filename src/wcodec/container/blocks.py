@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from wcodec.block_header import BLOCK_ALIGNMENT, BLOCK_HEADER, block_sizes
+from wcodec.block_header import BLOCK_ALIGNMENT, BLOCK_HEADER, block_name, block_sizes
 from wcodec.checksum import Buffer, crc32
 from wcodec.container.constants import (
     BLOCK_HEADER_BYTES,
@@ -101,11 +101,6 @@ def check_headers(headers: BlockHeaders, name_of: Callable[[int], str], limits: 
         limits.check("block_bytes", payload_bytes, where)
 
 
-def name_of_block(number: int, layer: str) -> str:
-    """Return what messages call a block."""
-    return f"block {number} of {layer!r:.200}"
-
-
 def inline_headers(data: Bytes, offsets: Offsets) -> BlockHeaders:
     """Return a copy of the headers that stand at `offsets` (multiples of 16) in `data`."""
     whole = len(data) // BLOCK_HEADER_BYTES * BLOCK_HEADER_BYTES
@@ -130,11 +125,11 @@ def size_of_block(header: bytes, number: int, layer: str, limits: ReadLimits) ->
     if coding == CODING_DIRECTORY:
         return None
     if reserved or not payload_bytes:
-        raise CorruptError(f"block {number} of {layer!r:.200}: header is {header.hex()}")
+        raise CorruptError(f"{block_name(number, layer)}: header is {header.hex()}")
     if number >= limits.n_blocks:
         limits.check("n_blocks", number + 1, f"layer {layer!r:.200}: number of blocks")
     if payload_bytes > limits.block_bytes:
-        where = f"block {number} of {layer!r:.200}: payload_bytes"
+        where = f"{block_name(number, layer)}: payload_bytes"
         limits.check("block_bytes", payload_bytes, where)
     return align(BLOCK_HEADER_BYTES + payload_bytes, BLOCK_ALIGNMENT)
 

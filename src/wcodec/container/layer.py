@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
+from wcodec.block_header import block_name
 from wcodec.container.blocks import (
     Blocks,
     Bytes,
@@ -19,7 +20,6 @@ from wcodec.container.blocks import (
     block_offsets,
     check_headers,
     directory_bytes,
-    name_of_block,
     unpack_directory,
 )
 from wcodec.container.constants import READ_SLACK_BYTES
@@ -156,7 +156,7 @@ def check_blocks(layers: Sequence[Layer], limits: ReadLimits) -> None:
     def name_of(i: int) -> str:
         at = bisect_right(ends, i)
         layer = layers[at]
-        return name_of_block(i - ends[at] + len(layer.headers), layer.entry.name)
+        return block_name(i - ends[at] + len(layer.headers), layer.entry.name)
 
     check_headers(headers, name_of, limits)
     begin = 0

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from wcodec.block_header import block_name
 from wcodec.checksum import Buffer, crc32, crc32_combine
 from wcodec.container import frame
 from wcodec.container.blocks import (
@@ -24,7 +25,6 @@ from wcodec.container.blocks import (
     check_headers,
     first_difference,
     inline_headers,
-    name_of_block,
     pack_directory,
 )
 from wcodec.container.constants import (
@@ -241,7 +241,7 @@ class Writer:
 def _check_run(run: BlockHeaders, data: Bytes, first: int, layer: str) -> None:
     """Raise ValueError unless `data` is just the blocks with these headers."""
     try:
-        check_headers(run, lambda i: name_of_block(first + i, layer), ReadLimits())
+        check_headers(run, lambda i: block_name(first + i, layer), ReadLimits())
     except FormatError as error:
         raise ValueError(str(error)) from error
     offsets = block_offsets(run)
@@ -251,6 +251,4 @@ def _check_run(run: BlockHeaders, data: Bytes, first: int, layer: str) -> None:
         )
     difference = first_difference(inline_headers(data, offsets[:-1]), run)
     if difference is not None:
-        raise ValueError(
-            f"block {first + difference} of {layer!r:.200}: header is not at its place"
-        )
+        raise ValueError(f"{block_name(first + difference, layer)}: header is not at its place")

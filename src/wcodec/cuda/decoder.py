@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wcodec.block_header import block_name
 from wcodec.codec import batch
 from wcodec.codec.layout import Grid
 from wcodec.container import Layer, Reader
@@ -228,7 +229,7 @@ class Decoder:
         numbers, descriptors = placement.numbers, placement.descriptors
         self.n_blocks += len(numbers)
         batch.check_payload_sizes(
-            layer.headers[numbers], lambda i: batch.block_name(int(numbers[i]), layer.head.name)
+            layer.headers[numbers], lambda i: block_name(int(numbers[i]), layer.head.name)
         )
         sizes = layer.offsets[numbers + 1] - layer.offsets[numbers]
         more = batch.device_room(layer.headers[numbers], descriptors)
