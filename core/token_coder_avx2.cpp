@@ -34,12 +34,26 @@ INLINE __m256i widen_bytes(const uint8_t* from) {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
 }
 
+// The entries of 8 slots, by single loads: on many processors faster than a gather.
+INLINE __m128i look_up(const int* entries, __m128i slots) {
+    const auto low = static_cast<uint64_t>(_mm_cvtsi128_si64(slots));
+    const auto high = static_cast<uint64_t>(_mm_extract_epi64(slots, 1));
+    const __m128i first = _mm_cvtsi32_si128(entries[static_cast<uint32_t>(low)]);
+    const __m128i third = _mm_cvtsi32_si128(entries[static_cast<uint32_t>(high)]);
+    return _mm_unpacklo_epi64(_mm_insert_epi32(first, entries[low >> 32], 1),
+                              _mm_insert_epi32(third, entries[high >> 32], 1));
+}
+INLINE __m256i look_up(const int* entries, __m256i slots) {
+    return _mm256_set_m128i(look_up(entries, _mm256_extracti128_si256(slots, 1)),
+                            look_up(entries, _mm256_castsi256_si128(slots)));
+}
+
 // One symbol of 8 lanes; the entries that the states lead to.
-INLINE __m256i decode_register(__m256i& x, __m256i first_slot, const int* slots,
+INLINE __m256i decode_register(__m256i& x, __m256i first_slot, const int* entries,
                                const uint8_t*& from) {
     const __m256i slot_mask = _mm256_set1_epi32(static_cast<int>(TOKEN_SCALE - 1));
     const __m256i slot = _mm256_or_si256(_mm256_and_si256(x, slot_mask), first_slot);
-    const __m256i entry = _mm256_i32gather_epi32(slots, slot, 4);
+    const __m256i entry = look_up(entries, slot);
     const __m256i frequency = _mm256_add_epi32(_mm256_srli_epi32(entry, 20), _mm256_set1_epi32(1));
     const __m256i rest = _mm256_and_si256(_mm256_srli_epi32(entry, 8), slot_mask);
     x = _mm256_add_epi32(_mm256_mullo_epi32(frequency, _mm256_srli_epi32(x, TOKEN_SCALE_BITS)),
@@ -70,19 +84,21 @@ template <bool has_ids>
 INLINE const uint8_t* decode_steps(uint32_t* states, const uint8_t* from, const uint8_t* end,
                                    const uint8_t* ids, size_t n_steps, const TokenSlots* tables,
                                    uint8_t* symbols) {
-    const int* slots = reinterpret_cast<const int*>(tables->entry);
+    const int* all_entries = reinterpret_cast<const int*>(tables->entry);
     __m256i x[N_REGISTERS];
     for (uint32_t r = 0; r < N_REGISTERS; ++r)
         x[r] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(states + r * REGISTER_LANES));
     for (size_t step = 0; step < n_steps; ++step, symbols += TOKEN_LANES) {
         __m256i entries[N_REGISTERS];
+        // Unrolled, or the states are kept in memory.
+#pragma GCC unroll 4
         for (uint32_t r = 0; r < N_REGISTERS; ++r) {
             __m256i first_slot = _mm256_setzero_si256();
             if (has_ids) {
                 first_slot = _mm256_slli_epi32(widen_bytes(ids), TOKEN_SCALE_BITS);
                 ids += REGISTER_LANES;
             }
-            entries[r] = decode_register(x[r], first_slot, slots, from);
+            entries[r] = decode_register(x[r], first_slot, all_entries, from);
         }
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(symbols), low_bytes(entries));
         if (__builtin_expect(from > end, 0)) break;
