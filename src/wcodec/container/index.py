@@ -1,37 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """The index (docs/format.md section 9): one entry for each record, parsed and validated as a whole.
 
-An index of 100,000 layers is opened before the first tensor, so its rules on fixed fields are
-checked for all entries at once in numpy; one Python loop then finds where entries begin, and one
-makes the objects and checks what is text. The file offsets are trusted only after _check_places:
-from there on every range lies inside the file.
+One pass over the entries checks the fixed fields of each and then what is text; an index may have
+100,000 of them, and it is opened before the first tensor. Offsets in the file are trusted only
+after that: from there on every range lies inside the file.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
-from numpy.lib.stride_tricks import sliding_window_view
+from typing import NamedTuple, NoReturn
 
 from wcodec import dtypes
 from wcodec.block_header import BLOCK_ALIGNMENT
 from wcodec.container import frame
 from wcodec.container.constants import (
     BLOCK_HEADER_BYTES,
-    CRC_BYTES,
     ENTRY_FIXED_BYTES,
     FAMILIES,
     FLAG_ZSTD,
-    HEAD_FIXED_BYTES,
     INDEX_HEAD_BYTES,
     INDEX_MAGIC,
     KIND_REFERENCE,
+    KIND_STORED,
     MAX_DTYPE_BYTES,
     RECORD_ALIGNMENT,
+    align,
 )
 from wcodec.container.head import LayerHead, block_fields, head_bytes, shape_struct, unit_problem
 from wcodec.container.records import decode_text
@@ -40,33 +35,7 @@ from wcodec.limits import ReadLimits
 
 _INDEX_HEAD = struct.Struct("<4sIQQQ")
 _ENTRY = struct.Struct("<QQQQIIIIHHBBBB")
-_IS_FAMILY = np.isin(np.arange(256), list(FAMILIES))
-_ENTRY_FIELDS = np.dtype(
-    [
-        ("record_offset", "<u8"),
-        ("record_bytes", "<u8"),
-        ("directory_offset", "<u8"),
-        ("data_bytes", "<u8"),
-        ("record_crc", "<u4"),
-        ("n_blocks", "<u4"),
-        ("name_bytes", "<u4"),
-        ("target_bytes", "<u4"),
-        ("dtype_bytes", "<u2"),
-        ("rank", "<u2"),
-        ("kind", "u1"),
-        ("family", "u1"),
-        ("unit_bytes", "u1"),
-        ("reserved", "u1"),
-    ]
-)
-_LENGTHS = struct.Struct("<IIHH")  # name, target, dtype, rank
-_LENGTHS_OFFSET = 40
-
 _HEAD_FIELDS = ("name", "dtype", "shape", "data_bytes", "kind", "family", "unit_bytes", "target")
-
-_Fields = npt.NDArray[np.void]  # an array of _ENTRY_FIELDS
-_U64s = npt.NDArray[np.uint64]
-_Mask = npt.NDArray[np.bool_]
 
 
 class IndexEntry(NamedTuple):
@@ -241,166 +210,52 @@ def parse_index(
             f"footer says {len(data) - INDEX_HEAD_BYTES}"
         )
     body = frame.load(data[INDEX_HEAD_BYTES:], head.body_bytes, head.is_zstd, "index")
-    starts = _entry_starts(body, head.n_layers)
-    fields = _fixed_fields(body, starts)
-    _check_limits(fields, limits)
-    _check_places(fields, first_record_offset, index_offset)
-    _check_kinds(fields, references)
-    return _entries(body, starts, fields)
-
-
-def _entry_starts(body: bytes, n_layers: int) -> list[int]:
-    starts = []
-    at = 0
-    unpack = _LENGTHS.unpack_from
-    try:
-        for _ in range(n_layers):
-            starts.append(at)
-            name_bytes, target_bytes, dtype_bytes, rank = unpack(body, at + _LENGTHS_OFFSET)
-            at += ENTRY_FIXED_BYTES + 8 * rank + name_bytes + target_bytes + dtype_bytes
-    except struct.error:
-        at = len(body) + 1
-    if at > len(body):
-        raise CorruptError(f"index: {n_layers} entries do not fit its {len(body)} bytes")
-    if at < len(body):
-        raise CorruptError(f"index: {len(body) - at} bytes after the last entry")
-    return starts
-
-
-def _fixed_fields(body: bytes, starts: list[int]) -> _Fields:
-    if not starts:
-        return np.empty(0, _ENTRY_FIELDS)
-    windows = sliding_window_view(np.frombuffer(body, np.uint8), ENTRY_FIXED_BYTES)
-    fields: _Fields = windows[starts].view(_ENTRY_FIELDS)[:, 0]
-    return fields
-
-
-def _check_limits(fields: _Fields, limits: ReadLimits) -> None:
-    names = np.maximum(fields["name_bytes"], fields["target_bytes"])
-    for limit, values, what in (
-        ("rank", fields["rank"], "rank"),
-        ("name_bytes", names, "size of a name"),
-        ("n_blocks", fields["n_blocks"], "number of blocks"),
-        ("layer_bytes", fields["data_bytes"], "decoded size"),
-    ):
-        if len(values):
-            worst = int(values.argmax())
-            limits.check(limit, int(values[worst]), f"index: entry {worst}: {what}")
-
-
-def _check_places(fields: _Fields, first_record_offset: int, index_offset: int) -> None:
-    """Check that the records follow each other without gap or overlap and fill the file up to the
-    index.
-    """
-    offset, size = fields["record_offset"], fields["record_bytes"]
-    # Both are below the size of the file, so the sum below does not overflow.
-    _refuse(offset > index_offset, "record_offset", offset, f"at most {index_offset}")
-    _refuse(size > index_offset, "record_bytes", size, f"at most {index_offset}")
-    wrong = size % RECORD_ALIGNMENT != 0
-    _refuse(wrong, "record_bytes", size, f"a multiple of {RECORD_ALIGNMENT}")
-    expected = np.empty(len(fields) + 1, np.uint64)
-    expected[0] = first_record_offset
-    expected[1:] = offset + size
-    _refuse(offset != expected[:-1], "record_offset", offset, expected)
-    if expected[-1] != index_offset:
+    layers = _entries(body, head.n_layers, first_record_offset, references, limits)
+    end = next(reversed(layers.values())).record_end if layers else first_record_offset
+    if end != index_offset:
         raise CorruptError(
-            f"index: the last record ends at {expected[-1]}, the index begins at {index_offset}"
+            f"index: the last record ends at {end}, the index begins at {index_offset}"
         )
+    return layers
 
 
-def _check_kinds(fields: _Fields, references: bool) -> None:
-    """Check the fields that do not depend on the other entries; the record must have just the size
-    they say.
-    """
-    lengths = (
-        fields["name_bytes"].astype(np.uint64) + fields["dtype_bytes"] + fields["target_bytes"]
-    )
-    head = lengths + np.uint64(8) * fields["rank"] + np.uint64(HEAD_FIXED_BYTES + CRC_BYTES)
-    dtype_bytes, kind = fields["dtype_bytes"], fields["kind"]
-    wrong = (dtype_bytes < 1) | (dtype_bytes > MAX_DTYPE_BYTES)
-    _refuse(wrong, "dtype_bytes", dtype_bytes, f"1 to {MAX_DTYPE_BYTES}")
-    _refuse(fields["reserved"] != 0, "the reserved byte", fields["reserved"], "0")
-    _refuse(kind > KIND_REFERENCE, "kind", kind, "0 or 1")
-    is_reference = kind == KIND_REFERENCE
-    if not references:
-        _refuse(is_reference, "kind", kind, "0, since the metadata allows no references")
-    _check_references(fields, is_reference, head)
-    _check_stored(fields, ~is_reference, head)
-
-
-def _check_references(fields: _Fields, chosen: _Mask, head: _U64s) -> None:
-    for field in ("directory_offset", "n_blocks", "family", "unit_bytes"):
-        _refuse(chosen & (fields[field] != 0), field, fields[field], "0 in a reference")
-    size, expected = fields["record_bytes"], _aligned(head, RECORD_ALIGNMENT)
-    _refuse(chosen & (size != expected), "record_bytes", size, expected)
-
-
-def _check_stored(fields: _Fields, chosen: _Mask, head: _U64s) -> None:
-    target_bytes, family, size = fields["target_bytes"], fields["family"], fields["record_bytes"]
-    n_blocks = fields["n_blocks"].astype(np.uint64)
-    directory = fields["directory_offset"]
-    _refuse(chosen & (target_bytes != 0), "target_bytes", target_bytes, "0 in a stored layer")
-    _refuse(chosen & ~_IS_FAMILY[family], "family", family, f"one of {sorted(FAMILIES)}")
-    wrong = (n_blocks == 0) != (fields["data_bytes"] == 0)
-    _refuse(chosen & wrong, "n_blocks", n_blocks, "0 in a layer without bytes, and only there")
-
-    # Bounded by the size of the record, so that the end of the directory below does not overflow.
-    _refuse(chosen & (directory > size), "directory_offset", directory, "inside the record")
-    wrong = directory % BLOCK_ALIGNMENT != 0
-    _refuse(chosen & wrong, "directory_offset", directory, f"a multiple of {BLOCK_ALIGNMENT}")
-    least = _aligned(head, BLOCK_ALIGNMENT) + np.uint64(BLOCK_HEADER_BYTES) * n_blocks
-    wrong = (directory < least) | ((n_blocks == 0) & (directory != least))
-    _refuse(chosen & wrong, "directory_offset", directory, least)
-    directory_end = directory + np.uint64(BLOCK_HEADER_BYTES) * (n_blocks + np.uint64(1))
-    expected = _aligned(directory_end, RECORD_ALIGNMENT)
-    _refuse(chosen & (size != expected), "record_bytes", size, expected)
-
-
-def _aligned(values: _U64s, alignment: int) -> _U64s:
-    mask = np.uint64(alignment - 1)
-    return (values + mask) & ~mask
-
-
-def _refuse(
-    wrong: _Mask,
-    field: str,
-    found: npt.NDArray[np.generic],
-    expected: object,
-) -> None:
-    """Raise CorruptError for the first entry where `wrong` holds; `expected` is text or an array
-    like `found`.
-    """
-    if not wrong.any():
-        return
-    entry = int(wrong.argmax())
-    wanted = expected[entry] if isinstance(expected, np.ndarray) else expected
-    raise CorruptError(f"index: entry {entry}: {field} is {found[entry]}, expected {wanted}")
-
-
-def _entries(body: bytes, starts: list[int], fields: _Fields) -> dict[str, IndexEntry]:
+def _entries(
+    body: bytes, n_layers: int, record_offset: int, references: bool, limits: ReadLimits
+) -> dict[str, IndexEntry]:
+    """Return the entries of records that follow each other from `record_offset` on."""
     layers: dict[str, IndexEntry] = {}
     # Layers of a model repeat few shapes: each pair of shape and dtype is checked once.
     kinds: dict[tuple[bytes, bytes], _TensorKind] = {}
-    for at, row in zip(starts, fields.tolist(), strict=True):
+    at = 0
+    for number in range(n_layers):
+        if at + ENTRY_FIXED_BYTES > len(body):
+            raise _do_not_fit(n_layers, body)
+        fixed = _ENTRY.unpack_from(body, at)
         (
-            record_offset, record_bytes, directory_offset, data_bytes, record_crc, n_blocks,
+            offset, record_bytes, directory_offset, data_bytes, record_crc, n_blocks,
             name_bytes, target_bytes, dtype_bytes, rank, kind, family, unit_bytes, _,
-        ) = row  # fmt: skip
+        ) = fixed  # fmt: skip
         shape_at = at + ENTRY_FIXED_BYTES
         name_at = shape_at + 8 * rank
         dtype_at = name_at + name_bytes
         target_at = dtype_at + dtype_bytes
+        at = target_at + target_bytes
+        if at > len(body):
+            raise _do_not_fit(n_layers, body)
+        if offset != record_offset:
+            _refuse(number, "record_offset", offset, record_offset)
+        record_offset += record_bytes
+        _check_fixed(number, fixed, references, limits)
+
         name = decode_text(body[name_at:dtype_at], "index: name")
         key = body[shape_at:name_at], body[dtype_at:target_at]
         tensor = kinds.get(key)
         if tensor is None:
             tensor = kinds[key] = _TensorKind.unpack(*key)
-        target = ""
-        if target_bytes:
-            target = decode_text(body[target_at : target_at + target_bytes], "index: target")
+        target = decode_text(body[target_at:at], "index: target") if target_bytes else ""
         entry = IndexEntry(
             name, tensor.dtype, tensor.shape, data_bytes, kind, family, unit_bytes, target,
-            record_offset, record_bytes, directory_offset, record_crc, n_blocks,
+            offset, record_bytes, directory_offset, record_crc, n_blocks,
         )  # fmt: skip
         if name in layers:
             raise CorruptError(f"index: two layers are named {name!r:.200}")
@@ -411,7 +266,69 @@ def _entries(body: bytes, starts: list[int], fields: _Fields) -> dict[str, Index
         if 8 * data_bytes != tensor.n_bits and tensor.n_bits is not None:
             _raise(name, f"data_bytes is {data_bytes}, its elements have {tensor.n_bits} bits")
         layers[name] = entry
+    if at < len(body):
+        raise CorruptError(f"index: {len(body) - at} bytes after the last entry")
     return layers
+
+
+def _do_not_fit(n_layers: int, body: bytes) -> CorruptError:
+    return CorruptError(f"index: {n_layers} entries do not fit its {len(body)} bytes")
+
+
+def _check_fixed(number: int, fixed: tuple[int, ...], references: bool, limits: ReadLimits) -> None:
+    """Check the fields that depend on no other entry; the record must have just the size they
+    say.
+    """
+    (
+        _, record_bytes, directory_offset, data_bytes, _, n_blocks, name_bytes, target_bytes,
+        dtype_bytes, rank, kind, family, unit_bytes, reserved,
+    ) = fixed  # fmt: skip
+    if rank > limits.rank:
+        limits.check("rank", rank, f"index: entry {number}: rank")
+    if name_bytes > limits.name_bytes or target_bytes > limits.name_bytes:
+        longest = max(name_bytes, target_bytes)
+        limits.check("name_bytes", longest, f"index: entry {number}: size of a name")
+    if n_blocks > limits.n_blocks:
+        limits.check("n_blocks", n_blocks, f"index: entry {number}: number of blocks")
+    if data_bytes > limits.layer_bytes:
+        limits.check("layer_bytes", data_bytes, f"index: entry {number}: decoded size")
+
+    if not 1 <= dtype_bytes <= MAX_DTYPE_BYTES:
+        _refuse(number, "dtype_bytes", dtype_bytes, f"1 to {MAX_DTYPE_BYTES}")
+    if reserved:
+        _refuse(number, "the reserved byte", reserved, 0)
+    head = head_bytes(rank, name_bytes, dtype_bytes, target_bytes)
+    if kind == KIND_REFERENCE:
+        if not references:
+            _refuse(number, "kind", kind, "0, since the metadata allows no references")
+        if directory_offset or n_blocks or family or unit_bytes:
+            found = f"{directory_offset}, {n_blocks}, {family}, {unit_bytes}"
+            what = "directory_offset, n_blocks, family, unit_bytes"
+            _refuse(number, what, found, "0 in a reference")
+        expected = align(head, RECORD_ALIGNMENT)
+    elif kind == KIND_STORED:
+        if target_bytes:
+            _refuse(number, "target_bytes", target_bytes, "0 in a stored layer")
+        if family not in FAMILIES:
+            _refuse(number, "family", family, f"one of {sorted(FAMILIES)}")
+        if bool(n_blocks) != bool(data_bytes):
+            _refuse(number, "n_blocks", n_blocks, "0 in a layer without bytes, and only there")
+        if directory_offset % BLOCK_ALIGNMENT:
+            _refuse(
+                number, "directory_offset", directory_offset, f"a multiple of {BLOCK_ALIGNMENT}"
+            )
+        least = align(head, BLOCK_ALIGNMENT) + BLOCK_HEADER_BYTES * n_blocks
+        if directory_offset < least or (not n_blocks and directory_offset != least):
+            _refuse(number, "directory_offset", directory_offset, least)
+        expected = align(directory_offset + BLOCK_HEADER_BYTES * (n_blocks + 1), RECORD_ALIGNMENT)
+    else:
+        _refuse(number, "kind", kind, "0 or 1")
+    if record_bytes != expected:
+        _refuse(number, "record_bytes", record_bytes, expected)
+
+
+def _refuse(entry: int, field: str, found: object, expected: object) -> NoReturn:
+    raise CorruptError(f"index: entry {entry}: {field} is {found}, expected {expected}")
 
 
 class _TensorKind(NamedTuple):
