@@ -29,6 +29,5 @@ def block_sizes(headers: NDArray[np.void]) -> NDArray[np.uint64]:
     """Size in the file of each block: header, payload and padding. Payload sizes must be below
     2^63.
     """
-    payload = headers["payload_bytes"]
-    padding = -payload % np.uint64(BLOCK_ALIGNMENT)
-    return payload + padding + np.uint64(BLOCK_HEADER.itemsize)
+    rounded = headers["payload_bytes"] + np.uint64(BLOCK_HEADER.itemsize + BLOCK_ALIGNMENT - 1)
+    return rounded & ~np.uint64(BLOCK_ALIGNMENT - 1)

@@ -23,6 +23,7 @@ from wcodec.checkpoint import CheckpointPlan, ShardEdit, edit_indexes, join, pla
 from wcodec.codec import batch
 from wcodec.container import (
     KIND_REFERENCE,
+    BytesInput,
     IndexEntry,
     Layer,
     LayerHead,
@@ -561,7 +562,7 @@ def decode_array(
     without it the array is new. Raises ValueError if `out` does not fit or the file has not exactly
     one layer, and what decode_checkpoint raises.
     """
-    return _decode_only_layer(Reader(_BytesSource(memoryview(data).cast("B"))), out, threads)
+    return _decode_only_layer(Reader(BytesInput(data)), out, threads)
 
 
 def decode_layer_standalone(
@@ -572,19 +573,6 @@ def decode_layer_standalone(
     """
     with Reader(path) as reader:
         return _decode_only_layer(reader, out, threads)
-
-
-class _BytesSource:
-    """Bytes in memory, for Reader."""
-
-    def __init__(self, data: memoryview) -> None:
-        self._data = data
-
-    def size(self) -> int:
-        return len(self._data)
-
-    def read_ranges(self, ranges: list[tuple[int, int]]) -> list[memoryview]:
-        return [self._data[offset : offset + size] for offset, size in ranges]
 
 
 def _decode_only_layer(

@@ -27,13 +27,15 @@ GATHERED_BYTES = 1 << 20
 SMALL_BYTES = 64 << 10
 PIECE_BYTES = 1 << 20  # a call of write: of 32 MiB one took ext4 four times as long as 32 of 1 MiB
 
+_NOTHING = np.empty(0, np.uint8)
+
 
 class Buffers:
     """Memory for `n` pieces, which is handed out in turn."""
 
     def __init__(self, n: int, allocate: Callable[[int], NDArray[np.uint8]]) -> None:
         self._allocate = allocate
-        self._buffers = [allocate(0) for _ in range(n)]
+        self._buffers = [_NOTHING] * n
 
     def take(self, size: int) -> NDArray[np.uint8]:
         """Memory of at least `size` bytes, the caller's until `n` pieces more are taken."""

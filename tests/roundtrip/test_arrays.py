@@ -136,6 +136,15 @@ def test_out():
         wcodec.decode_array(encoded, out=out)
 
 
+@pytest.mark.parametrize("n", [3000, 300_000])
+def test_bytes_of_any_kind(n):
+    array = gaussian("BF16", n)
+    encoded = wcodec.encode_array(array)
+    behind = memoryview(b"xyz" + encoded)[3:]
+    for data in (bytearray(encoded), memoryview(encoded), behind, np.frombuffer(encoded, np.uint8)):
+        assert same_bytes(wcodec.decode_array(data), array)
+
+
 def test_foreign_arrays_are_refused():
     with pytest.raises(ValueError, match="byte order"):
         wcodec.encode_array(np.zeros(4, ">f4"))

@@ -14,7 +14,7 @@ from support.container_builder import METADATA, Block, LayerSpec, build
 from support.container_reading import Ranges, checked_bytes, read_layer, read_random
 
 from wcodec.checksum import crc32
-from wcodec.container import Reader
+from wcodec.container import BytesInput, Reader
 from wcodec.container.layer import SMALL_RECORD_BYTES
 from wcodec.container.source import open_input
 from wcodec.errors import CorruptError, LimitError, TruncatedError
@@ -278,7 +278,8 @@ def test_check_file_reads_in_pieces(monkeypatch):
 
 
 def test_a_range_of_an_input_is_read_exactly(sample_path):
-    for source in (sample_path, io.BytesIO(SAMPLE.data), Ranges(SAMPLE.data)):
+    memory = BytesInput(bytearray(SAMPLE.data))
+    for source in (sample_path, io.BytesIO(SAMPLE.data), Ranges(SAMPLE.data), memory):
         opened = open_input(source)
         assert opened.size == len(SAMPLE.data)
         assert opened.read_many([(3, 5), (0, 0), (100, 1)]) == [
@@ -289,6 +290,15 @@ def test_a_range_of_an_input_is_read_exactly(sample_path):
         with pytest.raises(TruncatedError):
             opened.read(len(SAMPLE.data) - 1, 2)
         opened.close()
+
+
+def test_only_what_nobody_can_change_is_shared():
+    data = bytes(SAMPLE.data)
+    for shared in (data, memoryview(data)):
+        assert BytesInput(shared).shared(3, 5).tobytes() == data[3:8]
+        assert BytesInput(shared).shared(3, len(data)) is None
+    for copied in (bytearray(data), memoryview(bytearray(data)).toreadonly()):
+        assert BytesInput(copied).shared(3, 5) is None
 
 
 def same_but_crc(found, expected):

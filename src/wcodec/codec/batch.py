@@ -420,9 +420,9 @@ def stream_error(block: int, layer: str, status: int) -> CorruptError:
 
 def check_payload_sizes(headers: NDArray[np.void], name_of: Callable[[int], str]) -> None:
     """Raise CorruptError if a block claims a payload that no block can have."""
-    too_large = np.flatnonzero(headers["payload_bytes"] > MAX_BLOCK_BYTES)
-    if len(too_large):
-        i = int(too_large[0])
+    too_large = headers["payload_bytes"] > MAX_BLOCK_BYTES
+    if np.count_nonzero(too_large):
+        i = int(too_large.argmax())
         raise CorruptError(
             f"{name_of(i)}: payload is {headers['payload_bytes'][i]} bytes, "
             f"expected at most {MAX_BLOCK_BYTES}"

@@ -204,8 +204,8 @@ class Grid(NamedTuple):
         found["matrix_offset"] = rows[:-1, None] * self.row_bytes + columns[:-1] * self.unit_bytes
         found["row_stride"] = self.row_bytes
         found["row_index_first"] = batch.NO_ROW_INDEX
-        found["rows"] = np.diff(rows)[:, None]
-        found["cols"] = np.diff(columns)
+        found["rows"] = (rows[1:] - rows[:-1])[:, None]
+        found["cols"] = columns[1:] - columns[:-1]
         return found.reshape(-1)
 
     def group_descriptors(

@@ -15,7 +15,7 @@ from wcodec.container.metadata import Metadata
 from wcodec.container.reader import Reader
 from wcodec.container.scan import Skipped
 from wcodec.container.sequential import SequentialLayer, SequentialReader
-from wcodec.container.source import RangeSource
+from wcodec.container.source import BytesInput, RangeSource
 from wcodec.container.writer import Writer
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "KIND_REFERENCE",
     "KIND_STORED",
     "Blocks",
+    "BytesInput",
     "IndexEntry",
     "Layer",
     "LayerHead",

@@ -85,20 +85,23 @@ def check_headers(headers: BlockHeaders, name_of: Callable[[int], str], limits: 
 
     Coding, form and n_streams are the codec's to check.
     """
+    if not len(headers):
+        return
+    payload = headers["payload_bytes"]
     for wrong, what in (
         (headers["reserved"] != 0, "the reserved byte of its header is not zero"),
         (headers["coding"] == CODING_DIRECTORY, "is a directory"),
-        (headers["payload_bytes"] == 0, "has no payload"),
+        (payload == 0, "has no payload"),
     ):
-        if wrong.any():
+        if np.count_nonzero(wrong):
             raise CorruptError(f"{name_of(int(wrong.argmax()))}: {what}")
-    if len(headers):
-        worst = int(headers["payload_bytes"].argmax())
-        payload_bytes = int(headers["payload_bytes"][worst])
+    worst = int(payload.argmax())
+    payload_bytes = int(payload[worst])
+    if payload_bytes * len(headers) > MAX_FILE_BYTES:
         where = f"{name_of(worst)}: payload_bytes"
-        if payload_bytes * len(headers) > MAX_FILE_BYTES:
-            raise CorruptError(f"{where} is {payload_bytes}, more than a file can hold")
-        limits.check("block_bytes", payload_bytes, where)
+        raise CorruptError(f"{where} is {payload_bytes}, more than a file can hold")
+    if payload_bytes > limits.block_bytes:
+        limits.check("block_bytes", payload_bytes, f"{name_of(worst)}: payload_bytes")
 
 
 def inline_headers(data: Bytes, offsets: Offsets) -> BlockHeaders:

@@ -44,9 +44,9 @@ class Layer:
     read_blocks() may be called from several threads at once; take() and finish() go through the
     blocks in order.
 
-    `record` may hold the whole record in memory, and READ_SLACK_BYTES more; else it is read from
-    `source` as it is needed. Head and directory are checked here, the headers of blocks by
-    check_blocks(), before anything is asked of a layer.
+    `record` may hold the whole record in memory, and READ_SLACK_BYTES more; else it is what
+    `source` shares, or read from there as it is needed. Head and directory are checked here, the
+    headers of blocks by check_blocks(), before anything is asked of a layer.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class Layer:
         self.entry = entry
         self.blocks_offset = first_block_offset(size)
         self._source = source
+        if record is None:
+            record = source.shared(entry.record_offset, entry.record_bytes + READ_SLACK_BYTES)
         self._record = record
         self._taken = 0
         begin, end = self._read_ends()
@@ -150,7 +152,9 @@ def check_blocks(layers: Sequence[Layer], limits: ReadLimits) -> None:
     """Check what directories say of blocks: in all of these layers at once, because each look at an
     array takes as long as a hundred blocks. Raises CorruptError, LimitError.
     """
-    headers = as_headers(b"".join([layer.headers.tobytes() for layer in layers]))
+    headers = layers[0].headers
+    if len(layers) > 1:
+        headers = as_headers(b"".join([layer.headers.tobytes() for layer in layers]))
     ends = list(accumulate(len(layer.headers) for layer in layers))
 
     def name_of(i: int) -> str:

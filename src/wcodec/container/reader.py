@@ -70,7 +70,7 @@ class Reader:
     format_version = f"{MAJOR}.{MINOR}"
 
     def __init__(
-        self, source: Source, *, limits: ReadLimits | None = None, scan: bool = False
+        self, source: Source | Input, *, limits: ReadLimits | None = None, scan: bool = False
     ) -> None:
         self._limits = limits or ReadLimits()
         self._source = open_input(source)

@@ -19,6 +19,7 @@ from typing import IO, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 
 from wcodec.checksum import Buffer
+from wcodec.container.blocks import Bytes
 from wcodec.errors import TruncatedError
 from wcodec.overlap import will_need
 
@@ -58,11 +59,41 @@ class Input(abc.ABC):
         """Return the bytes of each range (offset, size), in one request where the source can."""
         return [self.read(offset, size) for offset, size in ranges]
 
+    def shared(self, offset: int, size: int) -> Bytes | None:
+        """Return these bytes where they lie, if that is in memory which nobody can change."""
+        return None
+
     def will_need(self, offset: int, size: int) -> None:  # noqa: B027  # a hint
         """Say that these bytes are read next, as far as there are so many."""
 
     def close(self) -> None:  # noqa: B027  # most inputs own nothing
         """Release what this Input opened itself."""
+
+
+class BytesInput(Input):
+    """The bytes of a file in memory."""
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self._data = memoryview(data).cast("B")
+        self.size = len(self._data)
+
+    def read_into(self, offset: int, out: memoryview) -> None:
+        out[:] = self._range(offset, len(out))
+
+    def read(self, offset: int, size: int) -> bytes:
+        return bytes(self._range(offset, size))
+
+    def shared(self, offset: int, size: int) -> Bytes | None:
+        # A view of other objects can be read-only while they are changed.
+        if not isinstance(self._data.obj, bytes) or offset + size > self.size:
+            return None
+        return np.frombuffer(self._data, np.uint8, size, offset)
+
+    def _range(self, offset: int, size: int) -> memoryview:
+        found = self._data[offset : offset + size]
+        if len(found) < size:
+            _raise_short(offset, size, len(found))
+        return found
 
 
 class _PreadInput(Input):
@@ -141,12 +172,15 @@ def _raise_short(offset: int, size: int, done: int) -> None:
     raise TruncatedError(f"file: {done} of {size} bytes at offset {offset}, then it ends")
 
 
-def open_input(source: Source) -> Input:
-    """Return the Input of a path, a binary seekable file object or a RangeSource.
+def open_input(source: Source | Input) -> Input:
+    """Return the Input of a path, a binary seekable file object or a RangeSource, or `source` if it
+    is one.
 
     Raises ValueError for a path that is not a regular file (a pipe is read by SequentialReader),
     TypeError for what is no source, and OSError.
     """
+    if isinstance(source, Input):
+        return source
     if isinstance(source, str | bytes | os.PathLike):
         return _open_path(Path(os.fsdecode(source)))
     if isinstance(source, RangeSource):
