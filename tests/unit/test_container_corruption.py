@@ -221,7 +221,7 @@ def test_messages_say_what_is_wrong(name, value, error, message):
         ("record_bytes", 100, "entry 1: record_bytes is 100, expected 192"),
         ("record_bytes", 2**63, "entry 1: record_bytes is 9223372036854775808, expected 192"),
         ("directory_offset", 88, "entry 1: directory_offset is 88, expected a multiple of 16"),
-        ("directory_offset", 2**64 - 16, "entry 1: record_bytes is 192, expected 18446744073709551680"),
+        ("directory_offset", 2**64 - 16, "entry 1: record_bytes is 192, expected 1844674407370955"),
         ("data_bytes", 20, "layer 'constant': data_bytes is 20, its elements have 192 bits"),
         ("n_blocks", 0, "entry 1: n_blocks is 0"),
         ("n_blocks", 100, "entry 1: directory_offset is .*, expected"),
