@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -358,8 +359,11 @@ void spatial_transform(nb::handle squares_object, uint32_t transform, bool inver
 }
 
 uint32_t crc32_py(nb::handle object, uint32_t start) {
+    // Of heads and directories, whose CRC takes less time than another thread to wake up.
+    constexpr uint64_t SMALL_BYTES = uint64_t(16) << 10;
     const Buffer buffer(object, false);
-    nb::gil_scoped_release release;
+    std::optional<nb::gil_scoped_release> release;
+    if (buffer.size() > SMALL_BYTES) release.emplace();
     return kernels().crc32(buffer.data(), buffer.size(), start);
 }
 

@@ -74,9 +74,9 @@ def block_offsets(headers: BlockHeaders) -> Offsets:
 
     The payload sizes have been checked (check_headers), so that the sum fits 63 bits.
     """
-    offsets = np.zeros(len(headers) + 1, np.int64)
+    offsets = np.zeros(len(headers) + 1, np.uint64)
     block_sizes(headers).cumsum(out=offsets[1:])
-    return offsets
+    return offsets.view(np.int64)
 
 
 def check_headers(headers: BlockHeaders, name_of: Callable[[int], str], limits: ReadLimits) -> None:
