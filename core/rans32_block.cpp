@@ -100,18 +100,20 @@ uint64_t write_escapes(const UnitSplit& split, const Alphabet& alphabet, const u
                        const uint8_t* symbols, uint64_t n, uint8_t* to) {
     if (!alphabet.escape) return 0;
     const uint32_t w = split.unit_bytes;
+    const auto escape = static_cast<int>(alphabet.n_symbols - 1);
+    const uint8_t* const end = symbols + n;
     uint64_t n_escapes = 0;
-    for (uint64_t i = 0; i < n; ++i) {
-        if (symbols[i] != alphabet.n_symbols - 1) continue;
+    for (const uint8_t* at = symbols;; ++at) {
+        at = static_cast<const uint8_t*>(std::memchr(at, escape, static_cast<size_t>(end - at)));
+        if (!at) return n_escapes;
+        const uint8_t* unit = units + static_cast<size_t>(at - symbols) * w;
         if (w == 1)
-            to[n_escapes] = static_cast<uint8_t>(split.code_of(units[i]));
+            to[n_escapes] = static_cast<uint8_t>(split.code_of(*unit));
         else
-            write_as(
-                to + 2 * n_escapes,
-                static_cast<uint16_t>(split.code_of(read_as<uint16_t>(units + i * w + w - 2))));
+            write_as(to + 2 * n_escapes,
+                     static_cast<uint16_t>(split.code_of(read_as<uint16_t>(unit + w - 2))));
         ++n_escapes;
     }
-    return n_escapes;
 }
 
 // A table of symbols as one of the units that they stand for. The slots are the same: both ascend.

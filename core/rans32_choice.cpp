@@ -39,10 +39,10 @@ struct Top {
 };
 
 struct Scratch {
-    uint16_t* tops;                           // of the units
+    uint16_t* tops;                           // of the units, less what no split codes
     uint32_t* counts;                         // by top, or by code
     Top* found;                               // tops that occur
-    uint8_t* symbol_of;                       // by code
+    uint8_t* symbol_of;                       // by code, then by top
     uint32_t (*joint)[N_FINE][MAX_ALPHABET];  // by class of the row, of the column, and symbol
     int32_t* row_mean;
     int32_t* col_mean;
@@ -52,19 +52,20 @@ struct Scratch {
         counts = reinterpret_cast<uint32_t*>(memory + align_up(2 * n, 64));
         found = reinterpret_cast<Top*>(counts + N_TOPS);
         symbol_of = reinterpret_cast<uint8_t*>(found + N_TOPS);
-        joint = reinterpret_cast<uint32_t (*)[N_FINE][MAX_ALPHABET]>(symbol_of + N_TOPS);
+        joint = reinterpret_cast<uint32_t (*)[N_FINE][MAX_ALPHABET]>(symbol_of + 2 * N_TOPS);
         row_mean = reinterpret_cast<int32_t*>(joint + N_FINE);
         col_mean = row_mean + rows;
     }
 };
 
+// Without their `uncoded` lowest bits; returns the OR of all units.
 template <typename Unit>
-uint64_t read_tops(const uint8_t* units, uint64_t n, uint16_t* tops) {
-    constexpr uint32_t shift = sizeof(Unit) == 1 ? 0 : 8 * sizeof(Unit) - 16;
-    uint64_t any = 0;
+uint64_t read_tops(const uint8_t* units, uint64_t n, uint32_t uncoded, uint16_t* tops) {
+    const uint32_t shift = (sizeof(Unit) == 1 ? 0 : 8 * sizeof(Unit) - 16) + uncoded;
+    Unit any = 0;
     for (uint64_t i = 0; i < n; ++i) {
         const Unit unit = read_as<Unit>(units + i * sizeof(Unit));
-        any |= unit;
+        any = static_cast<Unit>(any | unit);
         tops[i] = static_cast<uint16_t>(unit >> shift);
     }
     return any;
@@ -145,16 +146,23 @@ uint64_t count_symbols(const Alphabet& alphabet, const uint32_t* counts, uint64_
     return left;
 }
 
+// How often each symbol occurs, and what all of them cost with one table.
+struct SymbolCounts {
+    uint32_t counts[MAX_ALPHABET];
+    uint64_t cost;
+};
+
 // The cheapest split and alphabet, with one table.
-void choose_split(const Scratch& scratch, uint32_t n_found, uint64_t any, uint64_t n, uint32_t w,
-                  uint32_t split_set, Rans32Choice& choice) {
+SymbolCounts choose_split(const Scratch& scratch, uint32_t n_found, uint64_t any, uint64_t n,
+                          uint32_t w, uint32_t split_set, Rans32Choice& choice) {
+    SymbolCounts best{};
     choice.cost = UINT64_MAX;
     choice.n_tables = 1;
     const uint32_t n_zero = static_cast<uint32_t>(__builtin_ctzll(any));
     for (uint32_t bit = 0; bit < 32; ++bit) {
         if (!(split_set >> bit & 1)) continue;
-        UnitSplit split{static_cast<uint8_t>(w), static_cast<uint8_t>(bit / 16),
-                        static_cast<uint8_t>(bit % 16), 0};
+        UnitSplit split{static_cast<uint8_t>(w), static_cast<uint8_t>(bit / SIGN_RAW_SPLITS),
+                        static_cast<uint8_t>(bit % SIGN_RAW_SPLITS), 0};
         split.zero_bits = static_cast<uint8_t>(std::min(n_zero, split.code_shift()));
         const uint32_t n_codes = 1u << split.code_bits();
         std::memset(scratch.counts, 0, n_codes * sizeof(uint32_t));
@@ -163,10 +171,11 @@ void choose_split(const Scratch& scratch, uint32_t n_found, uint64_t any, uint64
         Alphabet alphabet;
         const uint32_t escape_bits = 8 * escape_bytes(w);
         choose_alphabet(scratch.counts, n_codes, n, escape_bits, alphabet);
-        uint32_t symbol_counts[MAX_ALPHABET];
-        const uint64_t n_escapes = count_symbols(alphabet, scratch.counts, n, symbol_counts);
+        SymbolCounts symbols{};
+        const uint64_t n_escapes = count_symbols(alphabet, scratch.counts, n, symbols.counts);
         LevelTable table;
-        uint64_t cost = build_level_table(symbol_counts, alphabet.n_symbols, table);
+        symbols.cost = build_level_table(symbols.counts, alphabet.n_symbols, table);
+        uint64_t cost = symbols.cost;
         cost += (n * split.raw_bits() + n_escapes * escape_bits) * LEVEL_COST_UNIT;
         cost += uint64_t{count_runs(alphabet)} * RUN_BITS * LEVEL_COST_UNIT;
         if (cost >= choice.cost) continue;
@@ -174,7 +183,24 @@ void choose_split(const Scratch& scratch, uint32_t n_found, uint64_t any, uint64
         choice.split = split;
         choice.alphabet = alphabet;
         choice.tables[0] = table;
+        best = symbols;
     }
+    return best;
+}
+
+// The symbols of units, by their tops.
+void find_symbols(const Rans32Choice& choice, const Scratch& scratch, uint64_t n, uint32_t n_tops,
+                  uint32_t uncoded, uint8_t* symbols) {
+    const Alphabet& alphabet = choice.alphabet;
+    const uint32_t n_codes = 1u << choice.split.code_bits();
+    uint8_t* const of_code = scratch.symbol_of;
+    std::memset(of_code, static_cast<int>(alphabet.n_symbols - 1), n_codes);
+    for (uint32_t s = 0; s < alphabet.n_symbols - alphabet.escape; ++s)
+        of_code[alphabet.code[s]] = static_cast<uint8_t>(s);
+    uint8_t* const of_top = of_code + n_codes;
+    for (uint32_t top = 0; top < n_tops; ++top)
+        of_top[top] = of_code[choice.split.code_of(top << uncoded)];
+    for (uint64_t i = 0; i < n; ++i) symbols[i] = of_top[scratch.tops[i]];
 }
 
 // Logarithms of the magnitudes of symbols: of floats the exponent and the bits after it, of
@@ -357,7 +383,7 @@ void choose_classes(const Scratch& scratch, uint32_t rows, uint32_t cols, const 
 size_t rans32_choice_scratch_bytes(uint64_t max_units) {
     // There are means only with MIN_CLASSED rows and columns or more: an eighth of the units and 8.
     return align_up(2 * max_units, 64) +
-           N_TOPS * (sizeof(uint32_t) + sizeof(Top) + sizeof(uint8_t)) + JOINT_BYTES +
+           N_TOPS * (sizeof(uint32_t) + sizeof(Top) + 2 * sizeof(uint8_t)) + JOINT_BYTES +
            align_up(max_units / 2 + 4 * (MIN_CLASSED + 1), 64);
 }
 
@@ -370,22 +396,22 @@ void choose_rans32(const uint8_t* units, uint32_t rows, uint32_t cols, uint32_t 
                       : w == 2 ? read_tops<uint16_t>
                       : w == 4 ? read_tops<uint32_t>
                                : read_tops<uint64_t>;
-    const uint64_t any = read(units, n, scratch.tops);
-    const uint32_t n_tops = w == 1 ? 1u << 8 : N_TOPS;
+    const uint32_t split_set = options.split_set;
+    // Bits that every split leaves out.
+    const uint32_t lows =
+        (split_set | split_set >> SIGN_RAW_SPLITS) & ((1u << SIGN_RAW_SPLITS) - 1);
+    const auto uncoded = static_cast<uint32_t>(__builtin_ctz(lows));
+    const uint64_t any = read(units, n, uncoded, scratch.tops);
+    const uint32_t n_tops = (w == 1 ? 1u << 8 : N_TOPS) >> uncoded;
     std::memset(scratch.counts, 0, n_tops * sizeof(uint32_t));
     for (uint64_t i = 0; i < n; ++i) ++scratch.counts[scratch.tops[i]];
     uint32_t n_found = 0;
     for (uint32_t top = 0; top < n_tops; ++top)
-        if (scratch.counts[top] > 0) scratch.found[n_found++] = {top, scratch.counts[top]};
+        if (scratch.counts[top] > 0)
+            scratch.found[n_found++] = {top << uncoded, scratch.counts[top]};
 
-    choose_split(scratch, n_found, any, n, w, options.split_set, choice);
-    const uint32_t n_codes = 1u << choice.split.code_bits();
-    const Alphabet& alphabet = choice.alphabet;
-    std::memset(scratch.symbol_of, static_cast<int>(alphabet.n_symbols - 1), n_codes);
-    for (uint32_t s = 0; s < alphabet.n_symbols - alphabet.escape; ++s)
-        scratch.symbol_of[alphabet.code[s]] = static_cast<uint8_t>(s);
-    for (uint64_t i = 0; i < n; ++i)
-        symbols[i] = scratch.symbol_of[choice.split.code_of(scratch.tops[i])];
+    const SymbolCounts found = choose_split(scratch, n_found, any, n, w, split_set, choice);
+    find_symbols(choice, scratch, n, n_tops, uncoded, symbols);
 
     choice.row_classes = choice.col_classes = false;
     std::memset(row_class, 0, rows);
@@ -393,14 +419,10 @@ void choose_rans32(const uint8_t* units, uint32_t rows, uint32_t cols, uint32_t 
     // No line has more than 2^20 units: sums of magnitudes are of 32 bits.
     if (!options.classes || std::min(rows, cols) < MIN_CLASSED || std::max(rows, cols) > 1 << 20)
         return;
-    uint32_t counts[MAX_ALPHABET] = {};
-    for (uint64_t i = 0; i < n; ++i) ++counts[symbols[i]];
     int32_t magnitude[MAX_ALPHABET];
-    find_magnitudes(choice, options.exponent_bits, counts, magnitude);
-    LevelTable table;
-    const uint64_t cost = build_level_table(counts, alphabet.n_symbols, table);
+    find_magnitudes(choice, options.exponent_bits, found.counts, magnitude);
     sort_lines(scratch, rows, cols, symbols, magnitude, row_class, col_class);
-    choose_classes(scratch, rows, cols, symbols, cost, choice, row_class, col_class);
+    choose_classes(scratch, rows, cols, symbols, found.cost, choice, row_class, col_class);
 }
 
 ClassCoding best_class_coding(const uint32_t* counts) {

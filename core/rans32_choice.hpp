@@ -13,9 +13,11 @@
 
 namespace wcodec {
 
+constexpr uint32_t SIGN_RAW_SPLITS = 16;
+
 struct Rans32Options {
     // Bit k: a code without the lowest k of the highest 16 bits (8 in units of a byte) may be tried
-    // with the sign coded; bit 16 + k: with the sign raw.
+    // with the sign coded; bit SIGN_RAW_SPLITS + k: with the sign raw. Not 0.
     uint32_t split_set;
     uint32_t exponent_bits;  // of units that are floats; 0: integers
     bool classes;            // whether classes of rows and columns are tried
