@@ -104,6 +104,11 @@ struct Kernels {
     void (*decode_streams)(Form form, const FrequencyTable& table, DecodeStream* streams,
                            uint32_t n_streams, const uint8_t* raw, const StepTarget& target,
                            const Ahead& ahead);
+    // n_steps steps of all TOKEN_LANES symbols, the last first, by what `ids` and `tables` say as
+    // in encode_tokens. Words are written backwards from `to`, before which TOKEN_STATES_BYTES more
+    // can be written than the words take; returns where they begin.
+    uint8_t* (*encode_token_steps)(uint32_t* states, const uint8_t* symbols, const uint8_t* ids,
+                                   size_t n_steps, const TokenEncodings* tables, uint8_t* to);
     // n_steps steps of all TOKEN_LANES symbols. `ids` and `tables` as of decode_tokens. Returns
     // where the words that are left begin: beyond `end` if there were too few, and then it may have
     // stopped early. READ_SLACK_BYTES behind `end` are readable.
@@ -124,6 +129,10 @@ extern const Kernels AVX512_KERNELS;
 // Entries that another backend reuses.
 void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, uint32_t code_mask,
                          Survey& survey);
+uint8_t* encode_token_steps_scalar(uint32_t* states, const uint8_t* symbols, const uint8_t* ids,
+                                   size_t n_steps, const TokenEncodings* tables, uint8_t* to);
+uint8_t* encode_token_steps_avx2(uint32_t* states, const uint8_t* symbols, const uint8_t* ids,
+                                 size_t n_steps, const TokenEncodings* tables, uint8_t* to);
 const uint8_t* decode_token_steps_scalar(uint32_t* states, const uint8_t* from, const uint8_t* end,
                                          const uint8_t* ids, size_t n_steps,
                                          const TokenSlots* tables, uint8_t* symbols);

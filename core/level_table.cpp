@@ -64,12 +64,16 @@ uint32_t take_small_number(BitReader& reader, uint32_t k) {
 }
 
 uint32_t best_small_parameter(const uint32_t* counts, uint64_t& bits) {
+    uint8_t occurring[256];
+    uint32_t n = 0;
+    for (uint32_t number = 0; number < 256; ++number)
+        if (counts[number] > 0) occurring[n++] = static_cast<uint8_t>(number);
     uint32_t best = 0;
     bits = UINT64_MAX;
     for (uint32_t k = 0; k <= MAX_SMALL_PARAMETER; ++k) {
         uint64_t size = 0;
-        for (uint32_t number = 0; number < 256; ++number)
-            size += uint64_t{counts[number]} * small_number_bits(number, k);
+        for (uint32_t i = 0; i < n; ++i)
+            size += uint64_t{counts[occurring[i]]} * small_number_bits(occurring[i], k);
         if (size >= bits) continue;
         bits = size;
         best = k;

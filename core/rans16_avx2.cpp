@@ -1029,6 +1029,7 @@ const Kernels AVX2_KERNELS = {
     split_steps,
     encode_stream,
     decode_streams,
+    encode_token_steps_avx2,
     decode_token_steps_avx2,
     join_words_avx2,
 };

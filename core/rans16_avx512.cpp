@@ -963,6 +963,7 @@ const Kernels AVX512_KERNELS = {
     split_steps,
     encode_stream,
     decode_streams,
+    encode_token_steps_avx2,
     decode_token_steps_avx512,
     join_words_avx2,
 };

@@ -262,7 +262,8 @@ void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, uint32_t, S
 
 const Kernels SCALAR_KERNELS = {
     "scalar",      crc32_scalar,   survey_words_scalar,       split_steps_scalar,
-    encode_stream, decode_streams, decode_token_steps_scalar, join_no_words,
+    encode_stream, decode_streams, encode_token_steps_scalar, decode_token_steps_scalar,
+    join_no_words,
 };
 
 }  // namespace wcodec

@@ -200,7 +200,14 @@ void find_symbols(const Rans32Choice& choice, const Scratch& scratch, uint64_t n
     uint8_t* const of_top = of_code + n_codes;
     for (uint32_t top = 0; top < n_tops; ++top)
         of_top[top] = of_code[choice.split.code_of(top << uncoded)];
-    for (uint64_t i = 0; i < n; ++i) symbols[i] = of_top[scratch.tops[i]];
+    const uint16_t* tops = scratch.tops;
+    uint64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t eight = 0;
+        for (uint32_t k = 0; k < 8; ++k) eight |= uint64_t{of_top[tops[i + k]]} << 8 * k;
+        write_as(symbols + i, eight);
+    }
+    for (; i < n; ++i) symbols[i] = of_top[tops[i]];
 }
 
 // Logarithms of the magnitudes of symbols: of floats the exponent and the bits after it, of

@@ -28,8 +28,13 @@ void build_token_table(const uint32_t* counts, uint32_t n_symbols, TokenTable& t
 }
 
 void balance_token_table(TokenTable& table, uint32_t used) {
-    for (; used < TOKEN_SCALE; ++used) ++*std::max_element(table.frequency, table.frequency + 256);
-    for (; used > TOKEN_SCALE; --used) --*std::max_element(table.frequency, table.frequency + 256);
+    const auto largest = [&] { return std::max_element(table.frequency, table.frequency + 256); };
+    // What is added makes the largest larger, so all of it goes there.
+    if (used < TOKEN_SCALE) {
+        uint16_t* const all = largest();
+        *all = static_cast<uint16_t>(*all + TOKEN_SCALE - used);
+    }
+    for (; used > TOKEN_SCALE; --used) --*largest();
 }
 
 uint32_t token_table_bytes(const uint32_t* counts, uint32_t n_symbols) {
@@ -83,50 +88,57 @@ void build_token_slots(const TokenTable& table, TokenSlots& slots) {
 
 namespace {
 
-// What encoding a symbol takes. x / f is the upper half of 2 x * reciprocal for all x < 2^32, f <
-// 2^16: 2^63 / f rounded up is too large by less than 1, which adds less than 2^33 / 2^64 < 1 / f.
-struct TokenEncoding {
-    uint64_t reciprocal;
-    uint32_t frequency;
-    uint32_t cumulative;
-};
-
-void build_encodings(const TokenTable& table, TokenEncoding* encodings) {
+void build_encodings(const TokenTable& table, TokenEncodings& encodings) {
     uint32_t sum = 0;
     for (uint32_t s = 0; s < 256; ++s) {
         const uint32_t f = table.frequency[s];
         if (f == 0) continue;
-        encodings[s] = {((uint64_t{1} << 63) + f - 1) / f, f, sum};
+        const uint32_t reciprocal = f == 1 ? UINT32_MAX : uint32_t((uint64_t{1} << 32) / f);
+        encodings.symbol[s] = {reciprocal, static_cast<uint16_t>(f), static_cast<uint16_t>(sum)};
         sum += f;
     }
 }
 
+// One symbol; returns where what is written begins.
+inline uint8_t* encode_token(uint32_t& state, const TokenEncoding& own, uint8_t* to) {
+    uint32_t x = state;
+    // In arithmetic, not with a branch: whether a state gives a word is hard to predict.
+    write_as(to - 2, static_cast<uint16_t>(x));
+    const uint32_t gives = x >> (32 - TOKEN_SCALE_BITS) >= own.frequency;
+    x >>= 16 * gives;
+    // Short by less than x / 2^32 and a rounding: this is x / f, or one less.
+    const auto estimate = static_cast<uint32_t>(uint64_t{x} * own.reciprocal >> 32);
+    const uint32_t rest = x - estimate * own.frequency;
+    const uint32_t more = rest >= own.frequency ? TOKEN_SCALE - own.frequency : 0;
+    state = (estimate << TOKEN_SCALE_BITS) + rest + more + own.cumulative;
+    return to - 2 * gives;
+}
+
 }  // namespace
+
+uint8_t* encode_token_steps_scalar(uint32_t* states, const uint8_t* symbols, const uint8_t* ids,
+                                   size_t n_steps, const TokenEncodings* tables, uint8_t* to) {
+    for (size_t i = n_steps * TOKEN_LANES; i-- > 0;)
+        to = encode_token(states[i % TOKEN_LANES], tables[ids ? ids[i] : 0].symbol[symbols[i]], to);
+    return to;
+}
 
 size_t encode_tokens(const uint8_t* symbols, const uint8_t* ids, size_t n, const TokenTable* tables,
                      uint8_t* end) {
     uint32_t states[TOKEN_LANES];
     std::fill(states, states + TOKEN_LANES, TOKEN_STATE_LOWER);
-    TokenEncoding encodings[MAX_TOKEN_TABLES][256];
+    TokenEncodings encodings[MAX_TOKEN_TABLES];
     const uint32_t n_tables = ids && n > 0 ? *std::max_element(ids, ids + n) + 1u : 1;
     for (uint32_t k = 0; k < n_tables; ++k) build_encodings(tables[k], encodings[k]);
-    uint8_t* at = end;
-    for (size_t i = n; i-- > 0;) {
-        const TokenEncoding& own = encodings[ids ? ids[i] : 0][symbols[i]];
-        uint32_t x = states[i % TOKEN_LANES];
-        // In arithmetic, not with a branch: whether a state gives a word is hard to predict.
-        write_as(at - 2, static_cast<uint16_t>(x));
-        const uint32_t gives = x >> (32 - TOKEN_SCALE_BITS) >= own.frequency;
-        at -= 2 * gives;
-        x >>= 16 * gives;
-        const auto q = static_cast<uint32_t>(
-            static_cast<unsigned __int128>(uint64_t{x} << 1) * own.reciprocal >> 64);
-        states[i % TOKEN_LANES] =
-            (q << TOKEN_SCALE_BITS) + (x - q * own.frequency) + own.cumulative;
-    }
-    at -= TOKEN_STATES_BYTES;
-    std::memcpy(at, states, TOKEN_STATES_BYTES);
-    return static_cast<size_t>(end - at);
+    const size_t n_steps = n / TOKEN_LANES;
+    uint8_t* to = end;
+    for (size_t i = n; i-- > n_steps * TOKEN_LANES;)
+        to = encode_token(states[i % TOKEN_LANES], encodings[ids ? ids[i] : 0].symbol[symbols[i]],
+                          to);
+    to = kernels().encode_token_steps(states, symbols, ids, n_steps, encodings, to);
+    to -= TOKEN_STATES_BYTES;
+    std::memcpy(to, states, TOKEN_STATES_BYTES);
+    return static_cast<size_t>(end - to);
 }
 
 namespace {

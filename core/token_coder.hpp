@@ -26,6 +26,16 @@ struct TokenSlots {
     uint32_t entry[TOKEN_SCALE];
 };
 
+// What encoding a symbol takes.
+struct TokenEncoding {
+    uint32_t reciprocal;  // 2^32 / frequency, rounded down
+    uint16_t frequency;
+    uint16_t cumulative;
+};
+struct TokenEncodings {
+    TokenEncoding symbol[256];
+};
+
 // From the counts of the symbols below n_symbols, which are not all 0.
 void build_token_table(const uint32_t* counts, uint32_t n_symbols, TokenTable& table);
 

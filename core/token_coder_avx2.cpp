@@ -4,6 +4,8 @@
 // flags, so everything here but the entry has internal linkage: see rans16_avx512.cpp.
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "kernels.hpp"
 
 #define INLINE __attribute__((always_inline)) inline
@@ -69,6 +71,100 @@ INLINE __m256i decode_register(__m256i& x, __m256i first_slot, const int* entrie
     return entry;
 }
 
+// Which bytes of 8 words to put close together at the end: those of the lanes of a mask.
+struct Compress {
+    alignas(16) uint8_t from[256][2 * REGISTER_LANES];
+};
+
+constexpr Compress make_compress() {
+    Compress compress{};
+    for (unsigned mask = 0; mask < 256; ++mask) {
+        unsigned at = 2 * REGISTER_LANES;
+        for (unsigned lane = REGISTER_LANES; lane-- > 0;) {
+            if (!(mask >> lane & 1)) continue;
+            compress.from[mask][--at] = static_cast<uint8_t>(2 * lane + 1);
+            compress.from[mask][--at] = static_cast<uint8_t>(2 * lane);
+        }
+    }
+    return compress;
+}
+constexpr Compress COMPRESS = make_compress();
+
+// Two entries of 8 bytes.
+INLINE __m128i pair_of(const TokenEncoding* entries, uint64_t first, uint64_t second) {
+    const __m128i low = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(entries + first));
+    const __m128i high = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(entries + second));
+    return _mm_unpacklo_epi64(low, high);
+}
+
+// One symbol of 8 lanes.
+INLINE void encode_register(__m256i& x, __m128i entry_numbers, const TokenEncoding* entries,
+                            uint8_t*& to) {
+    const auto low = static_cast<uint64_t>(_mm_cvtsi128_si64(entry_numbers));
+    const auto high = static_cast<uint64_t>(_mm_extract_epi64(entry_numbers, 1));
+    const auto number = [](uint64_t four, uint32_t i) { return four >> 16 * i & 0xFFFF; };
+    const __m256i first = _mm256_set_m128i(pair_of(entries, number(high, 0), number(high, 1)),
+                                           pair_of(entries, number(low, 0), number(low, 1)));
+    const __m256i second = _mm256_set_m128i(pair_of(entries, number(high, 2), high >> 48),
+                                            pair_of(entries, number(low, 2), low >> 48));
+    const auto halves = [&](auto which) {
+        return _mm256_castps_si256(_mm256_shuffle_ps(
+            _mm256_castsi256_ps(first), _mm256_castsi256_ps(second), decltype(which)::value));
+    };
+    const __m256i reciprocal = halves(std::integral_constant<int, 0b10001000>{});
+    const __m256i others = halves(std::integral_constant<int, 0b11011101>{});
+    const __m256i frequency = _mm256_and_si256(others, _mm256_set1_epi32(0xFFFF));
+    const __m256i cumulative = _mm256_srli_epi32(others, 16);
+
+    const __m256i stays =
+        _mm256_cmpgt_epi32(frequency, _mm256_srli_epi32(x, 32 - TOKEN_SCALE_BITS));
+    const auto gives =
+        static_cast<uint32_t>(~_mm256_movemask_ps(_mm256_castsi256_ps(stays)) & 0xFF);
+    const __m256i words = _mm256_and_si256(x, _mm256_set1_epi32(0xFFFF));
+    const __m128i packed =
+        _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    const __m128i from = _mm_load_si128(reinterpret_cast<const __m128i*>(COMPRESS.from[gives]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to) - 1, _mm_shuffle_epi8(packed, from));
+    to -= 2 * static_cast<uint32_t>(__builtin_popcount(gives));
+
+    x = _mm256_blendv_epi8(_mm256_srli_epi32(x, 16), x, stays);
+    const __m256i even = _mm256_mul_epu32(x, reciprocal);
+    const __m256i odd =
+        _mm256_mul_epu32(_mm256_srli_epi64(x, 32), _mm256_srli_epi64(reciprocal, 32));
+    const __m256i estimate = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0b10101010);
+    const __m256i rest = _mm256_sub_epi32(x, _mm256_mullo_epi32(estimate, frequency));
+    const __m256i more = _mm256_andnot_si256(
+        _mm256_cmpgt_epi32(frequency, rest),
+        _mm256_sub_epi32(_mm256_set1_epi32(static_cast<int>(TOKEN_SCALE)), frequency));
+    x = _mm256_add_epi32(
+        _mm256_add_epi32(_mm256_slli_epi32(estimate, TOKEN_SCALE_BITS), cumulative),
+        _mm256_add_epi32(rest, more));
+}
+
+template <bool has_ids>
+INLINE uint8_t* encode_steps(uint32_t* states, const uint8_t* symbols, const uint8_t* ids,
+                             size_t n_steps, const TokenEncodings* tables, uint8_t* to) {
+    __m256i x[N_REGISTERS];
+    for (uint32_t r = 0; r < N_REGISTERS; ++r)
+        x[r] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(states + r * REGISTER_LANES));
+    const auto bytes_at = [](const uint8_t* from) {
+        return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+    };
+    for (size_t i = n_steps * TOKEN_LANES; i > 0; i -= TOKEN_LANES) {
+        // Unrolled, or the states are kept in memory.
+#pragma GCC unroll 4
+        for (uint32_t back = 1; back <= N_REGISTERS; ++back) {
+            const size_t at = i - back * REGISTER_LANES;
+            const __m128i id = has_ids ? bytes_at(ids + at) : _mm_setzero_si128();
+            encode_register(x[N_REGISTERS - back], _mm_unpacklo_epi8(bytes_at(symbols + at), id),
+                            tables->symbol, to);
+        }
+    }
+    for (uint32_t r = 0; r < N_REGISTERS; ++r)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(states + r * REGISTER_LANES), x[r]);
+    return to;
+}
+
 // The low bytes of 32 numbers, in order.
 INLINE __m256i low_bytes(const __m256i* numbers) {
     const __m256i mask = _mm256_set1_epi32(255);
@@ -109,6 +205,12 @@ INLINE const uint8_t* decode_steps(uint32_t* states, const uint8_t* from, const 
 }
 
 }  // namespace
+
+uint8_t* encode_token_steps_avx2(uint32_t* states, const uint8_t* symbols, const uint8_t* ids,
+                                 size_t n_steps, const TokenEncodings* tables, uint8_t* to) {
+    return ids ? encode_steps<true>(states, symbols, ids, n_steps, tables, to)
+               : encode_steps<false>(states, symbols, ids, n_steps, tables, to);
+}
 
 const uint8_t* decode_token_steps_avx2(uint32_t* states, const uint8_t* from, const uint8_t* end,
                                        const uint8_t* ids, size_t n_steps, const TokenSlots* tables,

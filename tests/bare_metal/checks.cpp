@@ -17,7 +17,8 @@ extern "C" int puts(const char* text);
 using namespace wcodec;
 
 namespace wcodec {
-const Kernels& kernels() { return SCALAR_KERNELS; }  // of decode_tokens, which is not checked here
+static const Kernels* used = &SCALAR_KERNELS;  // by encode_tokens
+const Kernels& kernels() { return *used; }
 }  // namespace wcodec
 
 namespace {
@@ -358,7 +359,7 @@ void check_tokens() {
     static TokenTable tables[N_TABLES];
     static TokenSlots slots[N_TABLES];
     static uint8_t symbols[N], ids[N], found[2][N + SLACK], stream[2 * N + TOKEN_STATES_BYTES];
-    static uint8_t copies[2][sizeof stream + SLACK];
+    static uint8_t copies[2][sizeof stream + SLACK], other_stream[SLACK + sizeof stream];
     for (uint32_t round = 0; round < 20; ++round) {
         now = {round, 0, 0};
         const uint32_t n_symbols = round == 0 ? 1 : round == 1 ? 256 : 2 + below(255);
@@ -376,7 +377,16 @@ void check_tokens() {
         }
         for (const uint8_t* own_ids :
              {static_cast<const uint8_t*>(nullptr), static_cast<const uint8_t*>(ids)}) {
+            used = &TESTED;
+            __builtin_memset(other_stream, CANARY, sizeof other_stream);
+            const size_t other_size =
+                encode_tokens(symbols, own_ids, N, tables, other_stream + SLACK + sizeof stream);
+            used = &REFERENCE;
             const size_t size = encode_tokens(symbols, own_ids, N, tables, stream + sizeof stream);
+            expect(other_size == size && same(stream + sizeof stream - size,
+                                              other_stream + SLACK + sizeof stream - size, size),
+                   "tokens: encoding");
+            expect(all_canaries(other_stream, other_stream + SLACK), "tokens: wrote too much");
             for (uint32_t hostile = 0; hostile < 2; ++hostile) {
                 const uint8_t* ends[2];
                 uint32_t states[2][TOKEN_LANES];

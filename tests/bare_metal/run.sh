@@ -22,7 +22,7 @@ compile() {  # FLAGS FILE...
 }
 compile "" core/{rans16_scalar,planes,frequency_table,token_coder,crc32}.cpp tests/bare_metal/system.cpp tests/bare_metal/boot.S
 compile "-DCHECKED=AVX512_KERNELS" tests/bare_metal/checks.cpp
-compile "-include tests/bare_metal/bochs.hpp $isa" core/{rans16_avx512,token_coder_avx512,crc32_avx512,rans32_avx2}.cpp
+compile "-include tests/bare_metal/bochs.hpp $isa" core/{rans16_avx512,token_coder_avx512,crc32_avx512,rans32_avx2,token_coder_avx2}.cpp
 ld -nostdlib -static --no-warn-rwx-segments -T tests/bare_metal/link.ld -o $build/checks.elf "${objects[@]}"
 objcopy -O elf32-i386 $build/checks.elf $build/cd/checks.elf  # what the loader takes; the code in it is of 64 bits
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every backend decodes streams of rans32 like the scalar one: the same units or the same error."""
+"""Every backend encodes rans32 like the scalar one, and decodes it to the same units or error."""
 
 from collections.abc import Iterator
 
@@ -32,6 +32,15 @@ def decoded(backend: str, blocks: batch.Blocks, array: np.ndarray) -> bytes | st
         return str(error)
 
 
+def encoded_alike(backend: str, array: np.ndarray, **options) -> batch.Blocks:
+    _core.set_backend("scalar")
+    expected = encode(array, **options)
+    _core.set_backend(backend)
+    blocks = encode(array, **options)
+    assert blocks.data.tobytes() == expected.data.tobytes()
+    return blocks
+
+
 def matrix(n: int, rows: int) -> np.ndarray:
     random = np.random.default_rng(n)
     scale = np.exp2(np.arange(rows) % 4)[:, None]
@@ -42,9 +51,19 @@ def matrix(n: int, rows: int) -> np.ndarray:
 @pytest.mark.parametrize("n", SIZES)
 def test_sizes(backend, n):
     for array in (matrix(n, 1), matrix(max(1, n // 16), 16)):
-        blocks = encode(array, classes=True)
+        blocks = encoded_alike(backend, array, classes=True)
         assert decoded(backend, blocks, array) == array.tobytes()
         assert decoded("scalar", blocks, array) == array.tobytes()
+
+
+@pytest.mark.parametrize("n_symbols", [2, 3, 40, 256])
+@pytest.mark.parametrize("ratio", [1, 2, 40, 5000])
+def test_encoding_of_frequencies(backend, n_symbols, ratio):
+    """Symbols that are equally frequent, and each so many times rarer than the one before."""
+    random = np.random.default_rng(n_symbols)
+    shares = np.maximum((1 / ratio) ** np.arange(n_symbols), 1e-4)
+    array = random.choice(n_symbols, (1, 20011), p=shares / shares.sum()).astype(np.uint8)
+    encoded_alike(backend, array)
 
 
 @pytest.mark.parametrize("rows", [1, 16])
