@@ -4,8 +4,6 @@
 // flags, so everything here but the entry has internal linkage: see rans16_avx512.cpp.
 #include <immintrin.h>
 
-#include <type_traits>
-
 #include "kernels.hpp"
 
 #define INLINE __attribute__((always_inline)) inline
@@ -107,12 +105,11 @@ INLINE void encode_register(__m256i& x, __m128i entry_numbers, const TokenEncodi
                                            pair_of(entries, number(low, 0), number(low, 1)));
     const __m256i second = _mm256_set_m128i(pair_of(entries, number(high, 2), high >> 48),
                                             pair_of(entries, number(low, 2), low >> 48));
-    const auto halves = [&](auto which) {
-        return _mm256_castps_si256(_mm256_shuffle_ps(
-            _mm256_castsi256_ps(first), _mm256_castsi256_ps(second), decltype(which)::value));
-    };
-    const __m256i reciprocal = halves(std::integral_constant<int, 0b10001000>{});
-    const __m256i others = halves(std::integral_constant<int, 0b11011101>{});
+    const __m256 low_pairs = _mm256_castsi256_ps(first), high_pairs = _mm256_castsi256_ps(second);
+    const __m256i reciprocal =
+        _mm256_castps_si256(_mm256_shuffle_ps(low_pairs, high_pairs, 0b10001000));
+    const __m256i others =
+        _mm256_castps_si256(_mm256_shuffle_ps(low_pairs, high_pairs, 0b11011101));
     const __m256i frequency = _mm256_and_si256(others, _mm256_set1_epi32(0xFFFF));
     const __m256i cumulative = _mm256_srli_epi32(others, 16);
 
