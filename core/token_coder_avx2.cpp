@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Steps of the coder of tokens with AVX2: 32 lanes are four registers of 8 states. Built with ISA
-// flags, so everything here but the entry has internal linkage: see rans16_avx512.cpp.
+// flags, so everything here but the entries have internal linkage: see rans16_avx512.cpp.
 #include <immintrin.h>
 
 #include "kernels.hpp"
