@@ -152,8 +152,9 @@ def check_blocks(layers: Sequence[Layer], limits: ReadLimits) -> None:
     """Check what directories say of blocks: in all of these layers at once, because each look at an
     array takes as long as a hundred blocks. Raises CorruptError, LimitError.
     """
+    is_one = len(layers) == 1
     headers = layers[0].headers
-    if len(layers) > 1:
+    if not is_one:
         headers = as_headers(b"".join([layer.headers.tobytes() for layer in layers]))
     ends = list(accumulate(len(layer.headers) for layer in layers))
 
@@ -163,8 +164,9 @@ def check_blocks(layers: Sequence[Layer], limits: ReadLimits) -> None:
         return block_name(i - ends[at] + len(layer.headers), layer.entry.name)
 
     check_headers(headers, name_of, limits)
+    offsets = layers[0].offsets if is_one else block_offsets(headers)  # kept for read_blocks()
     begin = 0
-    for layer, end in zip(layers, block_offsets(headers)[ends].tolist(), strict=True):
+    for layer, end in zip(layers, offsets[ends].tolist(), strict=True):
         found, begin = end - begin, end
         expected = layer.entry.directory_offset - layer.blocks_offset
         if found != expected and not layer.entry.is_reference:
