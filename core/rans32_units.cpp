@@ -10,27 +10,47 @@
 namespace wcodec {
 namespace {
 
+// The raw bits of units that fill 8 bytes, close together.
+template <typename Unit>
+class RawPicker {
+public:
+    explicit RawPicker(const UnitSplit& split)
+        : n_raw_(split.raw_bits()), n_low_(n_raw_ - split.sign_raw), zero_bits_(split.zero_bits) {
+        low_ = ONES * ((uint64_t{1} << n_low_) - 1);
+        sign_ = ONES * split.sign_raw;
+    }
+    uint64_t pick(uint64_t units) const {
+        uint64_t raw = (units >> zero_bits_ & low_) | (units >> (BITS - 1) & sign_) << n_low_;
+        // Each second one moves to the one before it, then each second pair to its neighbour ...
+        uint32_t n = n_raw_;
+        for (uint32_t apart = BITS; apart < 64; apart *= 2, n *= 2) {
+            const uint64_t first = UINT64_MAX / ((uint64_t{1} << apart) + 1);
+            raw = (raw & first) | (raw & ~first) >> (apart - n);
+        }
+        return raw;
+    }
+
+private:
+    static constexpr uint32_t BITS = 8 * sizeof(Unit);
+    static constexpr uint64_t ONES = UINT64_MAX / static_cast<Unit>(-1);  // the lowest bit of each
+    uint32_t n_raw_;
+    uint32_t n_low_;
+    uint32_t zero_bits_;
+    uint64_t low_;
+    uint64_t sign_;
+};
+
 template <typename Unit>
 uint8_t* write_raw(const UnitSplit& split, const uint8_t* units, size_t n, uint8_t* to) {
+    constexpr size_t TOGETHER = 8 / sizeof(Unit);
     const uint32_t n_raw = split.raw_bits();
-    const uint32_t n_low = n_raw - split.sign_raw;
-    const uint64_t low_mask = (uint64_t{1} << n_low) - 1;
-    const auto raw_of = [&](size_t i) {
-        const uint64_t unit = read_as<Unit>(units + i * sizeof(Unit));
-        const uint64_t sign = split.sign_raw * (unit >> (8 * sizeof(Unit) - 1));
-        return (unit >> split.zero_bits & low_mask) | sign << n_low;
-    };
+    const RawPicker<Unit> picker(split);
     BitWriter writer(to);
     size_t i = 0;
-    // Several at once where they fit: a number waits for the one before it.
-    if (4 * n_raw <= MAX_PUT_BITS)
-        for (; i + 4 <= n; i += 4)
-            writer.put(raw_of(i) | raw_of(i + 1) << n_raw | raw_of(i + 2) << 2 * n_raw |
-                           raw_of(i + 3) << 3 * n_raw,
-                       4 * n_raw);
-    else if (2 * n_raw <= MAX_PUT_BITS)
-        for (; i + 2 <= n; i += 2) writer.put(raw_of(i) | raw_of(i + 1) << n_raw, 2 * n_raw);
-    for (; i < n; ++i) writer.put(raw_of(i), n_raw);
+    if (TOGETHER * n_raw <= MAX_PUT_BITS)
+        for (; i + TOGETHER <= n; i += TOGETHER)
+            writer.put(picker.pick(read_as<uint64_t>(units + i * sizeof(Unit))), TOGETHER * n_raw);
+    for (; i < n; ++i) writer.put(picker.pick(read_as<Unit>(units + i * sizeof(Unit))), n_raw);
     return writer.finish();
 }
 
