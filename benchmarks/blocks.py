@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speed of the core on blocks in memory: encoding and decoding bf16, fp16 and fp32 weights.
+"""Speed of the core on blocks in memory: encoding and decoding floats and bytes.
 
 One thread, CRC checked, buffers reused, every backend and np.copyto in turn in one process; prints
 medians (best of all rounds in brackets) in GB/s of weights, and their ratio to copying. The weights
 are Gaussian with a scale of its own for each row of 1024.
 
     python benchmarks/blocks.py [--mib 64] [--rounds 15] [--backends avx512,scalar]
+    python benchmarks/blocks.py --cases bf16 --calls decode     # nothing else, for a profiler
 """
 
 from __future__ import annotations
@@ -15,21 +16,47 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from ml_dtypes import bfloat16
+from ml_dtypes import bfloat16, float8_e4m3fn
+from numpy.typing import NDArray
 
 from wcodec import _core
 from wcodec.block_header import BLOCK_HEADER, block_sizes
-from wcodec.codec import batch
+from wcodec.codec import batch, rans32
 
-BLOCK_UNITS = 1 << 17
-DTYPES = {
-    "bf16": (bfloat16, 2, batch.BF16_FORMS),
-    "fp16": (np.float16, 2, batch.FP16_FORMS),
-    "fp32": (np.float32, 4, batch.FP32_FORMS),
-}
+COLS = 1024
+BLOCK_ROWS = 128
+BLOCK_UNITS = BLOCK_ROWS * COLS
 CACHE_MIB = 0.5  # weights and blocks together stay in the cache of one core
+
+
+CALLS = ("decode", "encode", "verified")
+
+
+class Case(NamedTuple):
+    """Weights, and how their blocks are coded."""
+
+    dtype: type
+    form_set: int  # or the splits of rans32
+    family: int = batch.RANS16
+    exponent_bits: int = 0
+
+    @property
+    def unit_bytes(self) -> int:
+        return np.dtype(self.dtype).itemsize
+
+
+CASES = {
+    "bf16": Case(bfloat16, batch.BF16_FORMS),
+    "fp16": Case(np.float16, batch.FP16_FORMS),
+    "fp32": Case(np.float32, batch.FP32_FORMS),
+    "int8": Case(np.int8, batch.INT8_FORMS),
+    "fp8": Case(float8_e4m3fn, batch.FP8_FORMS),
+    "bf16 rans32": Case(bfloat16, rans32.splits("BF16", True), batch.RANS32, 8),
+    "fp32 rans32": Case(np.float32, rans32.splits("F32", True), batch.RANS32, 8),
+}
 
 
 def machine() -> str:
@@ -38,10 +65,13 @@ def machine() -> str:
     return f"{names[0] if names else platform.processor()}, {len(names)} processors"
 
 
-def weights(dtype: type, n: int) -> np.ndarray:
+def weights(dtype: type, n: int) -> NDArray[np.uint8]:
     random = np.random.default_rng(0)
-    values = random.standard_normal((n // 1024, 1024), dtype=np.float32)
-    values *= 0.02 * np.exp(0.3 * random.standard_normal((n // 1024, 1), dtype=np.float32))
+    values = random.standard_normal((n // COLS, COLS), dtype=np.float32)
+    values *= 0.02 * np.exp(0.3 * random.standard_normal((n // COLS, 1), dtype=np.float32))
+    if dtype in (np.int8, float8_e4m3fn):  # with a scale for each row, as quantised weights have
+        values *= (127 if dtype is np.int8 else 448) / np.abs(values).max(axis=1, keepdims=True)
+        values = np.rint(values) if dtype is np.int8 else values
     return values.astype(dtype).reshape(-1).view(np.uint8)
 
 
@@ -52,28 +82,32 @@ def timed(call: Callable[[], object], repeats: int) -> float:
     return (time.perf_counter() - started) / repeats
 
 
-def measure(name: str, mib: float, rounds: int, backends: list[str]) -> None:
-    dtype, w, forms = DTYPES[name]
+def measure(name: str, mib: float, rounds: int, backends: list[str], chosen: list[str]) -> None:
+    case = CASES[name]
+    w = case.unit_bytes
     size = max(int(mib * (1 << 20)) // (BLOCK_UNITS * w), 1) * BLOCK_UNITS * w
     repeats = max(1, (1 << 25) // size)
     n_blocks = size // (BLOCK_UNITS * w)
     source, out, copy = (batch.aligned_empty(size) for _ in range(3))
-    source[:] = weights(dtype, size // w)
+    source[:] = weights(case.dtype, size // w)
     out[:] = copy[:] = 0
 
     places = np.zeros(n_blocks, batch.DESCRIPTOR)
     places["matrix_offset"] = np.arange(n_blocks) * (BLOCK_UNITS * w)
-    places["row_stride"] = BLOCK_UNITS * w
-    places["rows"], places["cols"] = 1, BLOCK_UNITS
+    places["row_stride"] = COLS * w
+    places["rows"], places["cols"] = BLOCK_ROWS, COLS
     places["row_index_first"] = batch.NO_ROW_INDEX
+    options = (case.exponent_bits, case.family == batch.RANS32)
+    n_streams = 2 if case.family == batch.RANS16 else 1
     blocks = batch.encode_blocks(
         source,
         w,
         places,
         batch.NO_ROWS,
-        family=batch.RANS16,
-        form_set=forms,
-        n_streams=2,
+        family=case.family,
+        form_set=case.form_set,
+        n_streams=n_streams,
+        rans32=options,
         verify=True,
         threads=1,
     )
@@ -87,7 +121,7 @@ def measure(name: str, mib: float, rounds: int, backends: list[str]) -> None:
 
     def decode() -> None:
         failures = _core.decode_blocks(
-            data, blocks.headers, batch.RANS16, decode_places, batch.NO_ROWS, out, w, 1
+            data, blocks.headers, case.family, decode_places, batch.NO_ROWS, out, w, 1
         )
         assert not failures
 
@@ -99,11 +133,11 @@ def measure(name: str, mib: float, rounds: int, backends: list[str]) -> None:
             batch.NO_ROWS,
             encoded,
             headers,
-            batch.RANS16,
-            forms,
-            2,
+            case.family,
+            case.form_set,
+            n_streams,
             (0, 0, 0, 0),
-            (0, False),
+            options,
             verify,
             1,
         )
@@ -111,24 +145,24 @@ def measure(name: str, mib: float, rounds: int, backends: list[str]) -> None:
     calls: dict[str, Callable[[], object]] = {
         "decode": decode,
         "encode": lambda: encode(False),
-        "encode, verify": lambda: encode(True),
+        "verified": lambda: encode(True),
     }
     times: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
         times.setdefault(("", "copy"), []).append(timed(lambda: np.copyto(copy, source), repeats))
         for backend in backends:
             _core.set_backend(backend)
-            for what, call in calls.items():
+            for what in chosen:
                 n = repeats if backend != "scalar" else 1
-                times.setdefault((backend, what), []).append(timed(call, n))
-            assert np.array_equal(out, source)
+                times.setdefault((backend, what), []).append(timed(calls[what], n))
+            assert "decode" not in chosen or np.array_equal(out, source)
     copying = times["", "copy"]
     print(f"{name}, {size / 2**20:g} MiB, ratio {size / len(blocks.data):.3f}")
     for (backend, what), seconds in times.items():
         speed = size / np.median(seconds) / 1e9
         best = size / min(seconds) / 1e9
         relative = np.median(copying) / np.median(seconds)
-        print(f"  {backend:7} {what:15} {speed:6.2f} GB/s [{best:6.2f}]  {relative:5.2f} x copy")
+        print(f"  {backend:12} {what:9} {speed:6.2f} GB/s [{best:6.2f}]  {relative:5.2f} x copy")
 
 
 def main() -> None:
@@ -136,11 +170,16 @@ def main() -> None:
     parser.add_argument("--mib", type=float, default=64)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--backends", default=",".join(_core.backends()))
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--calls", default=",".join(CALLS))
     arguments = parser.parse_args()
+    backends, names, chosen = (
+        text.split(",") for text in (arguments.backends, arguments.cases, arguments.calls)
+    )
     print(machine())
     for mib in (CACHE_MIB, arguments.mib):
-        for name in DTYPES:
-            measure(name, mib, arguments.rounds, arguments.backends.split(","))
+        for name in names:
+            measure(name, mib, arguments.rounds, backends, chosen)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,12 @@ void build_token_table(const uint32_t* counts, uint32_t n_symbols, TokenTable& t
 }
 
 void balance_token_table(TokenTable& table, uint32_t used) {
-    const auto largest = [&] { return std::max_element(table.frequency, table.frequency + 256); };
+    // In two passes, of which compilers make vectors.
+    const auto largest = [&table] {
+        uint16_t most = 0;
+        for (uint16_t frequency : table.frequency) most = std::max(most, frequency);
+        return std::find(table.frequency, table.frequency + 256, most);
+    };
     // What is added makes the largest larger, so all of it goes there.
     if (used < TOKEN_SCALE) {
         uint16_t* const all = largest();
