@@ -158,6 +158,8 @@ def test_what_is_refused_before_it_goes_to_a_gpu():
     changed = BYTES.with_(n_escapes=1, escapes=b"\0")
     with pytest.raises(wcodec.CorruptError, match="more bytes or escapes"):
         described(changed, SMALL)
+    with pytest.raises(wcodec.CorruptError, match="code"):
+        described(PAYLOAD.with_(escapes=b"\xff\xff" + PAYLOAD.escapes[2:]), ARRAY)
 
 
 @pytest.mark.parametrize("form", [2, 255])

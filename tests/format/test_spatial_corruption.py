@@ -83,6 +83,14 @@ def test_tables(bad):
     assert "frequency table" in refused(PAYLOAD.with_(tables=bad + rest), ARRAY)
 
 
+def test_the_table_of_the_tiles_bytes():
+    at = 0
+    for _ in range(PAYLOAD.n_tables):
+        at += 1 + 3 * (PAYLOAD.tables[at] + 1)
+    changed = PAYLOAD.tables[:at] + table((0, 4095))
+    assert "frequency table" in refused(PAYLOAD.with_(tables=changed), ARRAY)
+
+
 @pytest.mark.parametrize(
     "tile",
     [6, 7, BYTES.n_tables << 5, 7 << 5],
