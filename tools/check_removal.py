@@ -28,6 +28,7 @@ COPY = ROOT / "build" / "removal"
 FIRED = ROOT / "build" / "removal_fired.jsonl"
 RESULTS = ROOT / "build" / "removal_results.json"
 TESTS = [f"tests/{name}" for name in ("unit", "attacks", "format", "parity", "roundtrip", "cli")]
+TESTS += ["tests/gpu/test_emulated_spatial.py"]
 PYTHON = [
     "src/wcodec/container/*.py", "src/wcodec/codec/*.py", "src/wcodec/limits.py",
     "src/wcodec/safetensors_file.py", "src/wcodec/strict_json.py", "src/wcodec/zstd_frame.py",
