@@ -27,7 +27,15 @@ with atheris.instrument_imports(include=["wcodec"]):
     from support.container_reading import Pipe, read_layer, read_random, read_sequential
 
     from wcodec import FormatError, LimitError
-    from wcodec.container import Reader, SequentialReader, layer, reader, scan, sequential
+    from wcodec.container import (
+        BytesInput,
+        Reader,
+        SequentialReader,
+        layer,
+        reader,
+        scan,
+        sequential,
+    )
     from wcodec.container.blocks import allocate
     from wcodec.container.index import pack_body
     from wcodec.container.metadata import Metadata
@@ -36,7 +44,9 @@ with atheris.instrument_imports(include=["wcodec"]):
     from wcodec.safetensors_stream import SafetensorsStream
 
 MIB = 1 << 20
-LIMITS = ReadLimits(metadata_bytes=MIB, index_bytes=MIB, n_blocks=1 << 16, block_bytes=MIB)
+LIMITS = ReadLimits(
+    metadata_bytes=MIB, index_bytes=MIB, n_blocks=1 << 16, block_bytes=MIB, name_bytes=1 << 10
+)
 # So that small files reach what is for large ones.
 layer.SMALL_RECORD_BYTES = reader.END_BYTES = 300
 reader.CHECK_BYTES = sequential.PIECE_BYTES = scan._FIRST_SEARCH_BYTES = scan._SEARCH_BYTES = 128
@@ -67,7 +77,7 @@ def by_random_access(data: bytes):
     content = read_random(BytesIO(data), limits=LIMITS)
     metadata = content[0]
     assert Metadata.unpack(metadata.pack()) == metadata
-    with Reader(BytesIO(data), limits=LIMITS) as reader:
+    with Reader(BytesInput(data), limits=LIMITS) as reader:
         entries = list(reader.layers.values())
         for entry in entries:
             assert reader.open_layer(entry.name).head.pack() in data

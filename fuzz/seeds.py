@@ -258,6 +258,7 @@ def files() -> Iterator[Built]:
         [replace(raw, dtype="x" * 256)], [replace(raw, dtype="NEW", row_axes=1)],
         [replace(raw, row_axes=2)], [replace(raw, family=6)], [replace(again, row_axes=1), raw],
         [raw, replace(again, family=2)], [raw, replace(again, block_rows=1)],
+        [replace(raw, name="n" * 1100)], [replace(raw, shape=(1,) * 65)],
     ):  # fmt: skip
         yield build(odd)
     text = json.dumps(METADATA).encode()
@@ -285,8 +286,9 @@ def containers() -> Iterator[bytes]:
         variants = [built.data]
         if i < 4:
             for name in built.fields:
-                values = islice(hostile_values(built, name), 2)
-                variants += [built.with_field(name, value) for value in values]
+                values = list(hostile_values(built, name))
+                chosen = (values[0], values[len(values) // 2], values[-1])
+                variants += [built.with_field(name, value) for value in chosen]
         for data in variants:
             yield without_checksums(built, data)
         if i < 2:
