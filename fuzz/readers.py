@@ -40,6 +40,7 @@ with atheris.instrument_imports(include=["wcodec"]):
     from wcodec.container.index import pack_body
     from wcodec.container.metadata import Metadata
     from wcodec.limits import ReadLimits
+    from wcodec.overlap import Buffers
     from wcodec.safetensors_file import LENGTH_BYTES, header_bytes, parse_header
     from wcodec.safetensors_stream import SafetensorsStream
 
@@ -89,7 +90,24 @@ def by_random_access(data: bytes):
         together = reader.open_layers(entries, memory) if entries else []
         assert [(layer.head, read_layer(layer)) for layer in together] == content[1]
         assert pack_body(entries) in data or b"\x28\xb5\x2f\xfd" in data
+    for source in (BytesInput(data), BytesIO(data)):
+        with Reader(source, limits=LIMITS) as reader:
+            into_memory(reader, content)
     return content
+
+
+def into_memory(reader, content) -> None:
+    """Read blocks into memory of the caller's, all at once and one after the other."""
+    for head, expected in content[1]:
+        layer = reader.open_layer(head.name)
+        n = len(layer.headers)
+        layer.check_count(n)
+        found = layer.read_blocks(0, n, out=allocate(len(expected)))
+        assert found.data[: found.n_bytes].tobytes() == expected
+        buffers = Buffers(1, allocate)
+        parts = [layer.take(1, buffers) for _ in range(n)]
+        assert sum(part.n_bytes for part in parts) == len(expected)
+        layer.finish()
 
 
 def from_a_pipe(data: bytes):
