@@ -6,7 +6,7 @@ medians (best of all rounds in brackets) in GB/s of weights, and their ratio to 
 are Gaussian with a scale of its own for each row of 1024.
 
     python benchmarks/blocks.py [--mib 64] [--rounds 15] [--backends avx512,scalar]
-    python benchmarks/blocks.py --cases bf16 --calls decode     # nothing else, for a profiler
+    python benchmarks/blocks.py --cases bf16 --calls decode    # for a profiler
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ COLS = 1024
 BLOCK_ROWS = 128
 BLOCK_UNITS = BLOCK_ROWS * COLS
 CACHE_MIB = 0.5  # weights and blocks together stay in the cache of one core
-
-
 CALLS = ("decode", "encode", "verified")
 
 
