@@ -76,9 +76,10 @@ struct EncodedBlock {
     uint8_t* begin;
 };
 
-// Encode and seal a block, and verify it if `options` say so.
+// Encode and seal a block, and verify it if `options` say so. `ahead`: the units that will be
+// encoded next.
 Status encode_block(const BlockView& view, const EncodeOptions& options, uint8_t* scratch,
-                    EncodedBlock& block);
+                    EncodedBlock& block, const Ahead& ahead = {});
 
 // Check the block at `from` against its header in the directory and write its units. `family` is
 // the coding allowed beside raw and constant. Blocks of coding lz or row groups are checked only.

@@ -30,12 +30,48 @@ struct StepTarget {
 };
 constexpr uint64_t STREAMING_ALIGNMENT = 64;
 
-// Bytes that the caller will read next, perhaps none. A backend may fetch them into the cache while
-// it decodes; they are not there to be used.
+// Rows of bytes that the caller will read next, perhaps none. A backend may fetch them into the
+// cache while it codes; they are not there to be used.
 struct Ahead {
     const uint8_t* begin = nullptr;
-    uint64_t size = 0;
+    uint64_t n_rows = 0;
+    uint64_t row_bytes = 0;
+    uint64_t row_stride = 0;
 };
+
+// Fetches `ahead` evenly over the steps of a loop, so that the reads hide behind the work. The
+// lines of the last, partial share stay out.
+constexpr uint64_t LINE_BYTES = 64;
+struct Fetcher {
+    const uint8_t* next;
+    uint64_t n_lines;  // left
+    uint64_t lines_a_step;
+    uint64_t row_lines;
+    uint64_t left_in_row;
+    uint64_t gap;  // from the lines of a row to those of the next
+};
+
+static inline Fetcher fetch_over(const Ahead& ahead, uint64_t n_steps) {
+    const uint64_t row_lines = ahead.row_bytes / LINE_BYTES;
+    const uint64_t n_lines = ahead.n_rows * row_lines;
+    if (n_lines == 0 || n_steps == 0) return {};
+    const uint64_t lines_a_step = (n_lines + n_steps - 1) / n_steps;
+    return {ahead.begin, n_lines / lines_a_step * lines_a_step,    lines_a_step, row_lines,
+            row_lines,   ahead.row_stride - row_lines * LINE_BYTES};
+}
+
+static inline void fetch(Fetcher& fetcher) {
+    if (fetcher.n_lines == 0) return;
+    for (uint64_t i = 0; i < fetcher.lines_a_step; ++i) {
+        __builtin_prefetch(fetcher.next, 0, 2);
+        fetcher.next += LINE_BYTES;
+        if (--fetcher.left_in_row == 0) {
+            fetcher.left_in_row = fetcher.row_lines;
+            fetcher.next += fetcher.gap;
+        }
+    }
+    fetcher.n_lines -= fetcher.lines_a_step;
+}
 
 struct DecodeStream {
     const uint8_t* states;  // STATES_BYTES
@@ -67,7 +103,6 @@ constexpr uint64_t WRITE_SLACK_BYTES = 64;
 // What the encoder wants to know of the words of a block.
 struct Survey {
     uint32_t any;              // OR of all words
-    bool constant;             // all words are equal
     uint32_t counts[N_CODES];  // of top >> CODE_SHIFT & 0x1FF, where top is the 16-bit word, the
                                // upper half of a 32-bit one, or a byte << BYTE_SHIFT
 };
@@ -98,7 +133,8 @@ struct Kernels {
     // so each backend orders them as it likes.
     void (*split_steps)(Form form, const uint8_t* words, size_t n_steps, uint16_t* values,
                         uint8_t* raw);
-    void (*encode_stream)(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream);
+    void (*encode_stream)(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream,
+                          Fetcher& fetcher);
     // `raw` holds the raw fields of all steps of the block. READ_SLACK_BYTES behind the block are
     // readable.
     void (*decode_streams)(Form form, const FrequencyTable& table, DecodeStream* streams,

@@ -515,15 +515,12 @@ INLINE uint32_t word_of_byte(uint32_t byte, uint32_t w) {
     return (2 * (byte % 16 / piece_words) + byte / 16) * piece_words + byte % piece_words;
 }
 
-// The codes of 16 words, as packing orders them; adds to what all words and their differences have
-// in common.
+// The codes of 16 words, as packing orders them; adds the words to `any`.
 template <typename Word>
-INLINE __m256i codes_of(const uint8_t* words, CodeBits bits, __m256i first, __m256i& any,
-                        __m256i& different) {
+INLINE __m256i codes_of(const uint8_t* words, CodeBits bits, __m256i& any) {
     const auto take = [&](size_t at) {
         const __m256i part = load(words + at);
         any = _mm256_or_si256(any, part);
-        different = _mm256_or_si256(different, _mm256_xor_si256(part, first));
         return part;
     };
     __m256i tops;
@@ -567,14 +564,9 @@ bool survey(const uint8_t* words, size_t n, CodeBits bits, Survey& survey) {
 
     __builtin_memset(counts, 0, sizeof survey.counts);
     uint32_t inside[WINDOW_CODES] = {};
-    Word first_word;
-    __builtin_memcpy(&first_word, words, sizeof first_word);
-    const __m256i first = sizeof(Word) == 2 ? words_of(static_cast<int>(first_word))
-                                            : _mm256_set1_epi32(static_cast<int>(first_word));
     const __m256i window_first = words_of(static_cast<int>(window.first));
     const __m256i outside = bytes_of(static_cast<int>(window.size));
     __m256i any = _mm256_setzero_si256();
-    __m256i different = any;
     alignas(32) uint8_t places[32 * VECTORS_TOGETHER];  // in the window
     size_t i = 0;
     while (n - i >= 32) {
@@ -586,9 +578,7 @@ bool survey(const uint8_t* words, size_t n, CodeBits bits, Survey& survey) {
             // Codes before the window wrap around, so beyond it they are all 255.
             const auto place = [&](const uint8_t* from) {
                 return _mm256_min_epu16(
-                    _mm256_sub_epi16(codes_of<Word>(from, bits, first, any, different),
-                                     window_first),
-                    words_of(255));
+                    _mm256_sub_epi16(codes_of<Word>(from, bits, any), window_first), words_of(255));
             };
             const __m256i place_of = _mm256_packus_epi16(place(at), place(at + 16 * sizeof(Word)));
             store(places + 32 * v, place_of);
@@ -608,18 +598,15 @@ bool survey(const uint8_t* words, size_t n, CodeBits bits, Survey& survey) {
     store(any_word, any);
     for (uint32_t k = 1; k < 32 / sizeof(Word); ++k)
         any_word[0] = static_cast<Word>(any_word[0] | any_word[k]);
-    bool constant = _mm256_testz_si256(different, different);
     for (; i < n; ++i) {
         Word word;
         __builtin_memcpy(&word, words + i * sizeof(Word), sizeof word);
         any_word[0] = static_cast<Word>(any_word[0] | word);
-        constant &= word == first_word;
         ++counts[code_of<Word>(words, i, bits) << bits.shift];
     }
     for (uint32_t place = 0; place < window.size && window.first + place <= bits.mask; ++place)
         counts[(window.first + place) << bits.shift] += inside[place];
     survey.any = any_word[0];
-    survey.constant = constant;
     return true;
 }
 
@@ -961,7 +948,7 @@ INLINE void put_bytes(uint8_t*& to, __m256i bytes, uint32_t mask) {
 // The states of lanes 32 v to 32 v + 31 are words in two registers, of lanes 0 to 7 and 16 to 23 of
 // them and of the other ones, as unpacking bytes orders them.
 template <uint32_t n_parts>
-void encode_indices(const EncodeTables& tables, EncodeStream& stream) {
+void encode_indices(const EncodeTables& tables, EncodeStream& stream, Fetcher& fetcher) {
     constexpr uint32_t N_VECTORS = LANES / 32;
     __m256i states[N_VECTORS][2];
     for (auto& state : states) state[0] = state[1] = words_of(FINAL_STATE);
@@ -970,7 +957,9 @@ void encode_indices(const EncodeTables& tables, EncodeStream& stream) {
     uint8_t* to = stream.bytes_end;
     const __m256i zero = _mm256_setzero_si256();
     const __m256i low_bytes = words_of(0x00FF);
+    Fetcher ahead = fetcher;
     for (uint64_t step = stream.n_steps; step > 0; --step) {
+        fetch(ahead);
         indices -= LANES;
         for (uint32_t v = N_VECTORS; v-- > 0;) {
             __m256i parts[n_parts];
@@ -996,6 +985,7 @@ void encode_indices(const EncodeTables& tables, EncodeStream& stream) {
                       ~stay);
         }
     }
+    fetcher = ahead;
     stream.n_bytes = static_cast<uint64_t>(stream.bytes_end - to);
     for (uint32_t v = 0; v < N_VECTORS; ++v) {
         uint8_t* group = stream.states + v / 2 * 2 * GROUP_LANES + v % 2 * 32;
@@ -1006,17 +996,18 @@ void encode_indices(const EncodeTables& tables, EncodeStream& stream) {
     }
 }
 
-void encode_stream(const FieldMap& map, const FrequencyTable& frequencies, EncodeStream& stream) {
+void encode_stream(const FieldMap& map, const FrequencyTable& frequencies, EncodeStream& stream,
+                   Fetcher& fetcher) {
     const Indexing indexing = choose_indexing(map, frequencies);
     EncodeTables tables;
     build_tables(frequencies, indexing, tables);
     stream.n_escapes = 0;
     if (indexing.last < 32) {
         index_codes<2>(map, indexing, tables, stream);
-        encode_indices<2>(tables, stream);
+        encode_indices<2>(tables, stream, fetcher);
     } else {
         index_codes<4>(map, indexing, tables, stream);
-        encode_indices<4>(tables, stream);
+        encode_indices<4>(tables, stream, fetcher);
     }
 }
 

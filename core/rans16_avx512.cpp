@@ -23,8 +23,6 @@ struct alignas(64) Bytes64 {
     uint8_t byte[64];
 };
 
-constexpr uint64_t LINE_BYTES = 64;
-
 INLINE __m512i load(const void* from) { return _mm512_loadu_si512(from); }
 
 INLINE __m512i bytes_of(int value) { return _mm512_set1_epi8(static_cast<char>(value)); }
@@ -339,20 +337,6 @@ INLINE void decode_step(const DecodeTables& tables, const DecodeStream& stream,
 
 INLINE bool has_step(const Decoder& decoder) { return decoder.end - decoder.from >= int(LANES); }
 
-// Fetches `ahead` evenly over the steps, so that the reads hide behind the decoding.
-struct Fetcher {
-    const char* next;
-    uint64_t n_lines;  // left
-    uint64_t lines_a_step;
-};
-
-INLINE void fetch(Fetcher& fetcher) {
-    if (fetcher.n_lines == 0) return;
-    for (uint64_t i = 0; i < fetcher.lines_a_step; ++i, fetcher.next += LINE_BYTES)
-        _mm_prefetch(fetcher.next, _MM_HINT_T1);
-    fetcher.n_lines -= fetcher.lines_a_step;
-}
-
 template <Form form, bool streaming>
 INLINE void decode_rest(const DecodeTables& tables, const StepTarget& target, uint64_t n_steps,
                         Decoder& decoder, DecodeStream& stream, Fetcher& fetcher) {
@@ -374,11 +358,7 @@ void decode_form(const FrequencyTable& table, DecodeStream* streams, uint32_t n_
     build_tables(map, table, tables);
     uint64_t n_steps = 0;
     for (uint32_t s = 0; s < n_streams; ++s) n_steps += streams[s].n_steps;
-    // The lines of the last, partial share stay out.
-    const uint64_t lines_a_step =
-        n_steps == 0 ? 0 : (ahead.size / LINE_BYTES + n_steps - 1) / n_steps;
-    Fetcher fetcher{reinterpret_cast<const char*>(ahead.begin), 0, lines_a_step};
-    if (lines_a_step != 0) fetcher.n_lines = ahead.size / LINE_BYTES / lines_a_step * lines_a_step;
+    Fetcher fetcher = fetch_over(ahead, n_steps);
     for (; n_streams >= 2; streams += 2, n_streams -= 2) {
         Decoder a, b;
         start(streams[0], map, raw, target, a);
@@ -686,11 +666,7 @@ template <typename Word>
 void survey(const uint8_t* words, size_t n, Survey& survey) {
     constexpr uint32_t w = sizeof(Word);
     constexpr uint32_t TOP_SHIFT = 8 * w - 16 + CODE_SHIFT;
-    const Word first_word = word_at<Word>(words, 0);
-    const __m512i all_first = w == 2 ? words_of(static_cast<int>(first_word))
-                                     : _mm512_set1_epi32(static_cast<int>(first_word));
     __m512i any = _mm512_setzero_si512();
-    __m512i different = any;
     __builtin_memset(survey.counts, 0, sizeof survey.counts);
 
     size_t n_groups = n / GROUP_LANES;
@@ -702,15 +678,7 @@ void survey(const uint8_t* words, size_t n, Survey& survey) {
         const uint32_t groups =
             n_groups < RUN_GROUPS ? static_cast<uint32_t>(n_groups) : RUN_GROUPS;
         for (uint32_t group = 0; group < groups; ++group, from += GROUP_LANES * w) {
-            for (uint32_t i = 0; i < w; ++i) {
-                // The next run comes while this one is counted.
-                _mm_prefetch(
-                    reinterpret_cast<const char*>(from + RUN_GROUPS * GROUP_LANES * w + 64 * i),
-                    _MM_HINT_T1);
-                const __m512i part = load(from + 64 * i);
-                any = _mm512_or_si512(any, part);
-                different = _mm512_or_si512(different, _mm512_xor_si512(part, all_first));
-            }
+            for (uint32_t i = 0; i < w; ++i) any = _mm512_or_si512(any, load(from + 64 * i));
             const Planes bytes = planes_of<false>(from, w);
             for (uint32_t bit = 0; bit < CODE_BITS; ++bit) {
                 const uint32_t top_bit = bit + CODE_SHIFT;
@@ -729,20 +697,15 @@ void survey(const uint8_t* words, size_t n, Survey& survey) {
     }
 
     Word any_word = 0;
-    Word different_word = 0;
     alignas(64) Word lanes[64 / w];
     _mm512_store_si512(lanes, any);
     for (const Word lane : lanes) any_word |= lane;
-    _mm512_store_si512(lanes, different);
-    for (const Word lane : lanes) different_word |= lane;
     for (size_t i = n_done; i < n; ++i) {
         const Word word = word_at<Word>(words, i);
         any_word |= word;
-        different_word |= word ^ first_word;
         ++survey.counts[word >> TOP_SHIFT & (N_CODES - 1)];
     }
     survey.any = any_word;
-    survey.constant = different_word == 0;
 }
 
 void survey_words(const uint8_t* words, size_t n, uint32_t w, uint32_t code_mask, Survey& result) {
@@ -862,7 +825,7 @@ INLINE void put_escapes(__mmask64 which, const uint8_t* codes, uint8_t*& high_en
 }
 
 template <uint16_t value_mask, bool always_round>
-void encode_form(const EncodeTables& tables, EncodeStream& stream) {
+void encode_form(const EncodeTables& tables, EncodeStream& stream, Fetcher& fetcher) {
     const __m512i low_bytes = words_of(0x00FF);
     __m512i lows[2], highs[2];
     for (uint32_t g = 0; g < 2; ++g) {
@@ -874,7 +837,9 @@ void encode_form(const EncodeTables& tables, EncodeStream& stream) {
     uint8_t* to = stream.bytes_end;
     uint8_t* escapes_high = stream.escapes_high + n_lanes;
     uint8_t* escapes_low = stream.escapes_low + n_lanes;
+    Fetcher ahead = fetcher;
     for (uint64_t step = stream.n_steps; step > 0; --step) {
+        fetch(ahead);
         for (uint32_t g = 2; g-- > 0;) {
             codes -= GROUP_CODES;
             const __m512i symbol = symbols_of<value_mask>(tables, codes);
@@ -929,6 +894,7 @@ void encode_form(const EncodeTables& tables, EncodeStream& stream) {
             highs[g] = _mm512_ternarylogic_epi64(low_bytes, middle, new_odd, SELECT);
         }
     }
+    fetcher = ahead;
     stream.n_bytes = static_cast<uint64_t>(stream.bytes_end - to);
     stream.n_escapes = static_cast<uint64_t>(stream.escapes_high + n_lanes - escapes_high);
     __builtin_memmove(stream.escapes_high, escapes_high, stream.n_escapes);
@@ -940,18 +906,19 @@ void encode_form(const EncodeTables& tables, EncodeStream& stream) {
     }
 }
 
-void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream) {
+void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream,
+                   Fetcher& fetcher) {
     // The codes of bytes are bytes, whatever bits they may have.
     const uint16_t value_mask = map.unit_bytes == 1 ? MASK_8 : map.value_mask;
     EncodeTables tables;
     build_tables(value_mask, table, tables);
     const bool round = tables.always_round;
     if (value_mask == MASK_8)
-        (round ? encode_form<MASK_8, true> : encode_form<MASK_8, false>)(tables, stream);
+        (round ? encode_form<MASK_8, true> : encode_form<MASK_8, false>)(tables, stream, fetcher);
     else if (value_mask == MASK_9)
-        (round ? encode_form<MASK_9, true> : encode_form<MASK_9, false>)(tables, stream);
+        (round ? encode_form<MASK_9, true> : encode_form<MASK_9, false>)(tables, stream, fetcher);
     else
-        (round ? encode_form<MASK_6, true> : encode_form<MASK_6, false>)(tables, stream);
+        (round ? encode_form<MASK_6, true> : encode_form<MASK_6, false>)(tables, stream, fetcher);
 }
 
 }  // namespace

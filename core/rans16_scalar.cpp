@@ -132,16 +132,12 @@ void survey(const uint8_t* words, size_t n, Survey& survey) {
     // processor long, so neighbours count in tables of their own.
     constexpr size_t N_TABLES = 8;
     uint32_t counts[N_TABLES][N_CODES] = {};
-    const Word first = read_as<Word>(words);
-    const uint64_t all_first = first * (~uint64_t(0) / Word(~Word(0)));
     uint64_t any = 0;
-    uint64_t different = 0;
     size_t i = 0;
     for (; n - i >= N_TABLES; i += N_TABLES) {
         for (size_t j = 0; j < N_TABLES; j += N_TOGETHER) {
             const uint64_t together = read_as<uint64_t>(words + (i + j) * sizeof(Word));
             any |= together;
-            different |= together ^ all_first;
             for (size_t k = 0; k < N_TOGETHER; ++k)
                 ++counts[j + k][together >> (TOP_SHIFT + WORD_BITS * k) & (N_CODES - 1)];
         }
@@ -149,7 +145,6 @@ void survey(const uint8_t* words, size_t n, Survey& survey) {
     for (; i < n; ++i) {
         const Word word = read_as<Word>(words + i * sizeof(Word));
         any |= word;
-        different |= word ^ first;
         ++counts[0][word >> TOP_SHIFT & (N_CODES - 1)];
     }
     for (unsigned shift = 32; shift >= WORD_BITS; shift /= 2) any |= any >> shift;
@@ -157,7 +152,6 @@ void survey(const uint8_t* words, size_t n, Survey& survey) {
         for (size_t j = 1; j < N_TABLES; ++j) counts[0][code] += counts[j][code];
     std::memcpy(survey.counts, counts[0], sizeof survey.counts);
     survey.any = static_cast<Word>(any);
-    survey.constant = different == 0;
 }
 
 void survey_bytes(const uint8_t* bytes, size_t n, Survey& survey) {
@@ -174,7 +168,6 @@ void survey_bytes(const uint8_t* bytes, size_t n, Survey& survey) {
         survey.counts[byte << BYTE_SHIFT >> CODE_SHIFT] = count;
         if (count != 0) survey.any |= byte;
     }
-    survey.constant = survey.counts[uint32_t(bytes[0]) << BYTE_SHIFT >> CODE_SHIFT] == n;
 }
 
 // Writes a value as the i-th entry of the escape lists.
@@ -187,7 +180,8 @@ void put_escape(const FieldMap& map, uint16_t value, EncodeStream& stream, uint6
     }
 }
 
-void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream) {
+void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStream& stream,
+                   Fetcher&) {
     // Symbol of each code; codes without one are escapes. Without an escape symbol the caller's
     // table covers every value.
     uint8_t symbol_of[N_CODES];

@@ -53,7 +53,7 @@ constexpr const char* STATUS_TEXTS[static_cast<uint32_t>(Status::COUNT)] = {
     "its raw bits are not those that its tokens ask for",
     "its code or its alphabet is out of range",
     "its tables or classes are out of range",
-    "decoding it again gave other data",
+    "decoding it again gave other data (or something writes to the tensor)",
 };
 
 }  // namespace wcodec

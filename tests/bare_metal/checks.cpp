@@ -134,7 +134,6 @@ void check_survey(const FieldMap& map, size_t n) {
     REFERENCE.survey_words(words, n, map.unit_bytes, code_mask, expected);
     TESTED.survey_words(words, n, map.unit_bytes, code_mask, found);
     expect(found.any == expected.any, "survey: any");
-    expect(found.constant == expected.constant, "survey: constant");
     static uint32_t merged[2][N_CODES];
     __builtin_memset(merged, 0, sizeof merged);
     for (uint32_t code = 0; code < N_CODES; ++code) {
@@ -163,7 +162,9 @@ void encode(const Kernels& kernels, Form form, const FrequencyTable& table, size
     kernels.split_steps(form, words, n_steps, to.values, to.raw);
     to.stream = {to.values,       n_steps,        to.states, to.bytes + SLACK + n_steps * LANES,
                  to.escapes_high, to.escapes_low, 0,         0};
-    kernels.encode_stream(map, table, to.stream);
+    Fetcher fetcher = fetch_over({words, n_steps, 2 * LINE_BYTES, 4 * LINE_BYTES}, n_steps);
+    kernels.encode_stream(map, table, to.stream, fetcher);
+    expect(TESTED.name != kernels.name || fetcher.n_lines == 0, "encode: not all is fetched");
     expect(all_canaries(to.raw + n_steps * step_raw_bytes(map), to.raw + sizeof to.raw),
            "split: wrote behind the raw fields");
     const uint8_t* end = to.bytes + SLACK + n_steps * LANES;

@@ -333,7 +333,7 @@ ENCODING = GuardedMemory(1 << 20)
 def test_encoding_of_patterns(backend, dtype, n_streams):
     forms = [form for form in FIELD_MAPS if FORM_SETS[dtype] >> form & 1]
     n_rans16 = 0
-    for n in (1, 2, 63, 127, 128, 512, 1000, 128 * 21 + 127, 30_000):
+    for n in (1, 2, 63, 127, 128, 512, 1000, 128 * 21 + 127, 30_000, 32_768 + 77):
         for words in float_patterns(dtype, n).values():
             for form_set in (FORM_SETS[dtype], *(1 << form for form in forms[:2])):
                 for shift in (0, 1):
