@@ -19,7 +19,7 @@ from wcodec.container import IndexEntry, Metadata, Reader, Writer
 from wcodec.decode import Path
 from wcodec.dequantise import QUANTISED, scale_name
 from wcodec.directories import convert_directory, copy_file
-from wcodec.encode import EncodeOptions, encode_budget, encode_layer
+from wcodec.encode import EncodeOptions, LayerEncoder, encode_budget
 from wcodec.layers import Layers, bytes_of
 from wcodec.progress import Counter, Progress
 from wcodec.publication import publish
@@ -122,14 +122,15 @@ def _edit_file(
         publish(output, force=True) as file,
         Writer(file, metadata=metadata) as writer,
     ):
+        encoder = LayerEncoder(writer, options, Counter(None, 0))
         for name, entry in reader.layers.items():
             if name in edit.new:
-                encode_layer(writer, edit.new[name], options, Counter(None, 0))
+                encoder.encode(edit.new[name])
             elif name not in gone:
                 _carry_over(reader, writer, entry, gone, options)
         for name, tensor in edit.new.items():
             if name not in reader.layers:
-                encode_layer(writer, tensor, options, Counter(None, 0))
+                encoder.encode(tensor)
         writer.close()
         source.check_end()
     return {"input_bytes": reader.file_bytes, "output_bytes": writer.file_bytes}
@@ -195,7 +196,7 @@ def _carry_over(
     if entry.is_reference and entry.target in gone:
         data = bytes_of(reader, entry, options.budget.threads)
         tensor: Tensor = ArrayTensor(entry.name, data, entry.dtype, entry.shape)
-        encode_layer(writer, tensor, options, Counter(None, 0))
+        LayerEncoder(writer, options, Counter(None, 0)).encode(tensor)
     else:
         writer.copy_record(
             reader.open_layer(entry.name).head, entry, reader.read_record(entry.name)

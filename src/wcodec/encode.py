@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The encoding flow: source -> plan -> windows -> blocks -> container. Read encode_checkpoint
-first, then encode_layer.
+first, then LayerEncoder.
 
 Memory is bounded by a few windows of at most 32 MiB, whatever the size of the source: a layer is
 read, coded and written window by window.
@@ -11,8 +11,9 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from itertools import chain, tee, zip_longest
 from math import prod
 from types import MappingProxyType
 from typing import IO, Any, NamedTuple
@@ -24,7 +25,6 @@ from wcodec._version import __version__
 from wcodec.checkpoint import ShardEdit, edit_indexes, join, plan_encode
 from wcodec.codec import batch
 from wcodec.codec.coding import Plan, encode_window
-from wcodec.codec.layout import Window
 from wcodec.codec.plan import (
     BLOCK_ELEMENTS,
     LEVELS,
@@ -34,7 +34,7 @@ from wcodec.codec.plan import (
     plan_layer,
 )
 from wcodec.codec.spatial import SpatialOptions
-from wcodec.container import LayerHead, Metadata, Reader, Writer
+from wcodec.container import IndexEntry, LayerHead, Metadata, Reader, Writer
 from wcodec.decode import DecodeOptions, decode_budget, write_safetensors
 from wcodec.dequantise import QUANTISED, scale_name
 from wcodec.directories import Comparison, DiffersError, convert_directory
@@ -42,7 +42,7 @@ from wcodec.dtypes import bits, data_bits
 from wcodec.errors import FormatError
 from wcodec.limits import ReadLimits
 from wcodec.memory import MIN_WINDOW_BYTES, Budget, budget
-from wcodec.overlap import write_behind
+from wcodec.overlap import SMALL_BYTES, Begin, Buffers, worker, write_behind
 from wcodec.progress import Counter, Progress, say, size_change, watching
 from wcodec.publication import publish
 from wcodec.quantise import QUANT_TYPES, is_quantisable, metadata_of, quantise
@@ -55,6 +55,7 @@ from wcodec.sources import (
     open_source,
     tensor_source,
 )
+from wcodec.tensor_reader import TensorReader
 
 Path = str | os.PathLike[str]
 
@@ -256,7 +257,7 @@ def _encode_file(
             source = stack.enter_context(open_source(input))
             overlap = request.options.budget.overlap
             published = stack.enter_context(publish(path, force=True))
-            target = stack.enter_context(write_behind(published, behind=overlap, reused=False))
+            target = stack.enter_context(write_behind(published, behind=overlap, small_waits=False))
         else:
             source = stack.enter_context(open_source(input))
         to_encode, metadata = request.quantise(source)
@@ -345,14 +346,23 @@ def encode_tensors(
         targets = find_duplicates(source.tensors)
     counter = Counter(progress, source.data_bytes)
     rows = []
-    with Writer(target, metadata=metadata) as writer:
+    following: Iterator[Tensor] = iter(())
+    ahead = source.ahead and options.budget.overlap
+    if ahead:
+        following = (tensor for tensor in source.tensors if tensor.name not in targets)
+        next(following, None)
+    with (
+        worker("wcodec-read") if ahead else nullcontext() as begin,
+        Writer(target, metadata=metadata) as writer,
+    ):
+        encoder = LayerEncoder(writer, options, counter, begin)
         for tensor in source.tensors:
             if tensor.name in targets:
                 entry = writer.add_reference(_reference_head(tensor, targets[tensor.name]))
                 coding = "reference"
                 counter.add(tensor.data_bytes)
             else:
-                entry, coding = encode_layer(writer, tensor, options, counter)
+                entry, coding = encoder.encode(tensor, next(following, None))
             row = _layer_row(tensor, coding, entry.record_bytes)
             rows.append(row)
             if verbose:
@@ -362,105 +372,112 @@ def encode_tensors(
     return rows, writer.file_bytes
 
 
-def encode_layer(
-    writer: Writer, tensor: Tensor, options: EncodeOptions, counter: Counter
-) -> tuple[Any, str]:
-    """Encode one tensor into a record; returns its index entry and the name of its coding."""
-    reader = _WindowReader(tensor)
-    sample = reader.get(0, min(tensor.data_bytes, SAMPLE_BYTES))
-    plan = plan_layer(
-        tensor.dtype,
-        tensor.shape,
-        tensor.data_bytes,
-        sample,
-        options.level,
-        options.block_elements,
-        options.spatial,
-    )
-    grid = plan.grid
-    windows = grid.windows(options.budget.window_bytes)
-    family = plan.family
-    first: list[batch.Blocks] = []
-    if tensor.data_bytes <= MIN_WINDOW_BYTES:  # then it is one window, whatever the memory
-        first = [blocks for window in windows for blocks in _encode(plan, window, reader, options)]
-        # A small layer whose blocks all came out raw or constant says so.
-        if family not in _codings(first):
-            family = batch.RAW
-    writer.begin_layer(
-        LayerHead(
-            name=tensor.name,
-            dtype=tensor.dtype,
-            shape=tensor.shape,
-            data_bytes=tensor.data_bytes,
-            family=family,
-            unit_bytes=grid.unit_bytes,
-            row_groups=grid.row_groups,
-            row_axes=plan.row_axes,
-            block_rows=grid.block_rows,
-            col_bands=grid.col_bands,
-            panel_rows=grid.panel_rows,
+class LayerEncoder:
+    """Encodes tensors, one after the other and in the same memory, into records of a writer.
+
+    `begin` (overlap.worker) has another thread read what comes next.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        options: EncodeOptions,
+        counter: Counter,
+        begin: Begin | None = None,
+    ) -> None:
+        self._writer = writer
+        self._options = options
+        self._counter = counter
+        self._reader = TensorReader(begin)
+        self._outputs = Buffers(options.budget.n_buffers, batch.aligned_empty)
+
+    def encode(self, tensor: Tensor, following: Tensor | None = None) -> tuple[IndexEntry, str]:
+        """Write the record of a tensor; returns its index entry and the name of its coding. The
+        tensor that comes next may be given.
+        """
+        options = self._options
+        sample = self._reader.get(tensor, 0, _sample_bytes(tensor))
+        if following is not None and len(sample) == tensor.data_bytes:
+            self._reader.fetch(following, 0, _sample_bytes(following))
+        plan = plan_layer(
+            tensor.dtype,
+            tensor.shape,
+            tensor.data_bytes,
+            sample,
+            options.level,
+            options.block_elements,
+            options.spatial,
         )
-    )
-    codings = _write(writer, first)
-    counter.add(tensor.data_bytes if first else 0)
-    for window in windows:
-        codings |= _write(writer, _encode(plan, window, reader, options))
-        counter.add(window.size)
-    return writer.end_layer(), _coding_name(family, codings)
+        grid = plan.grid
+        family = plan.family
+        rest = self._blocks(plan, tensor, following)
+        first: list[tuple[list[batch.Blocks], int]] = []
+        if tensor.data_bytes <= MIN_WINDOW_BYTES:  # then it is one window, whatever the memory
+            first = list(rest)
+            # A small layer whose blocks all came out raw or constant says so.
+            if family not in {coding for blocks, _ in first for coding in _codings(blocks)}:
+                family = batch.RAW
+        self._writer.begin_layer(
+            LayerHead(
+                name=tensor.name,
+                dtype=tensor.dtype,
+                shape=tensor.shape,
+                data_bytes=tensor.data_bytes,
+                family=family,
+                unit_bytes=grid.unit_bytes,
+                row_groups=grid.row_groups,
+                row_axes=plan.row_axes,
+                block_rows=grid.block_rows,
+                col_bands=grid.col_bands,
+                panel_rows=grid.panel_rows,
+            )
+        )
+        codings: set[int] = set()
+        for blocks, size in chain(first, rest):
+            for part in blocks:
+                self._writer.write_blocks(part.headers, part.data)
+            codings |= _codings(blocks)
+            self._counter.add(size)
+        self._reader.leave()
+        return self._writer.end_layer(), _coding_name(family, codings)
+
+    def _blocks(
+        self, plan: Plan, tensor: Tensor, following: Tensor | None
+    ) -> Iterator[tuple[list[batch.Blocks], int]]:
+        """The blocks of each window, in parts, and the size of the window. They are valid until
+        other blocks of SMALL_BYTES have been written.
+        """
+        options = self._options
+        windows, next_windows = tee(plan.grid.windows(options.budget.window_bytes))
+        next(next_windows, None)
+        for window, next_window in zip_longest(windows, next_windows):
+            options.budget.check(tensor.name, window.size)
+            data = self._reader.get(tensor, window.start, window.size)
+            if next_window is not None:
+                self._reader.fetch(tensor, next_window.start, next_window.size)
+            elif following is not None:
+                self._reader.fetch(following, 0, _sample_bytes(following))
+            blocks = encode_window(
+                plan,
+                window,
+                data,
+                verify=options.verify,
+                threads=options.budget.threads,
+                outputs=self._outputs,
+            )
+            if plan.family != batch.LZ and len(blocks[-1].data) < SMALL_BYTES:
+                # A small write waits for none, so this memory would be used again too early.
+                blocks[-1] = blocks[-1]._replace(data=blocks[-1].data.copy())
+                self._outputs.give_back()
+            yield blocks, window.size
 
 
-def _write(writer: Writer, blocks: list[batch.Blocks]) -> set[int]:
-    """Write blocks and return the codings among them."""
-    for part in blocks:
-        writer.write_blocks(part.headers, part.data)
-    return _codings(blocks)
+def _sample_bytes(tensor: Tensor) -> int:
+    return min(tensor.data_bytes, SAMPLE_BYTES)
 
 
 def _codings(blocks: list[batch.Blocks]) -> set[int]:
     return {coding for part in blocks for coding in part.headers["coding"].tolist()}
-
-
-def _encode(
-    plan: Plan, window: Window, reader: _WindowReader, options: EncodeOptions
-) -> list[batch.Blocks]:
-    """The blocks of one window, in parts."""
-    options.budget.check(reader.name, window.size)
-    data = reader.get(window.start, window.size)
-    threads = options.budget.threads
-    return encode_window(plan, window, data, verify=options.verify, threads=threads)
-
-
-class _WindowReader:
-    """The bytes of a tensor, a window at a time. Each byte is read once: what a window shares with
-    the sample or the window before stays.
-    """
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.name = tensor.name
-        self._tensor = tensor
-        self._memory = np.empty(min(tensor.data_bytes, SAMPLE_BYTES), dtype=np.uint8)
-        self._start = self._end = 0  # what is in memory
-
-    def get(self, start: int, size: int) -> NDArray[np.uint8]:
-        """Bytes start to start + size of the tensor, not before those asked for last; valid until
-        the next call.
-        """
-        end = start + size
-        if end > self._end:
-            self._read_on(start, end)
-        return self._memory[start - self._start : end - self._start]
-
-    def _read_on(self, start: int, end: int) -> None:
-        kept = self._memory[start - self._start : self._end - self._start]
-        n_kept, size = len(kept), end - start
-        if size > len(self._memory):  # one row band may be half a window larger
-            memory = np.empty(size, dtype=np.uint8)
-            memory[:n_kept] = kept
-            self._memory = memory
-        else:
-            self._memory[:n_kept] = kept  # numpy minds the overlap
-        self._tensor.read_into(self._end, self._memory[n_kept:size])
-        self._start, self._end = start, end
 
 
 def _reference_head(tensor: Tensor, target: str) -> LayerHead:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_Begin = Callable[..., Callable[[], Any]]
+Begin = Callable[..., Callable[[], Any]]
 
 GATHERED_BYTES = 1 << 20
 SMALL_BYTES = 64 << 10
@@ -45,6 +45,10 @@ class Buffers:
         self._buffers.append(memory)
         return memory
 
+    def give_back(self) -> None:
+        """Nothing uses what was taken last: it is the next to be taken."""
+        self._buffers.insert(0, self._buffers.pop())
+
 
 def will_need(descriptor: int, offset: int, size: int) -> None:
     """Let the system begin to read these bytes of a regular file; no error says that it cannot."""
@@ -67,7 +71,7 @@ def read_ahead(
     if len(first) < 2:
         yield from map(read, first)
         return
-    with _worker("wcodec-read") as begin:
+    with worker("wcodec-read") as begin:
         result_of_read = begin(read, first[0])
         for item in chain(first[1:], rest):
             result = result_of_read()
@@ -77,20 +81,21 @@ def read_ahead(
 
 
 @contextmanager
-def write_behind(file: BinaryIO, *, behind: bool = True, reused: bool = True) -> Iterator[Any]:
+def write_behind(file: BinaryIO, *, behind: bool = True, small_waits: bool = True) -> Iterator[Any]:
     """Give a file to write to whose writes reach `file` on another thread, in order; all have when
     the block is left without an error.
 
-    What is written must not change until the next write has returned, and never if not `reused`;
-    then a small write does not wait for the large one before it. An error of a write is raised
-    by a later one or at the end. A pipe or a terminal, which may block for ever, is given as it is,
-    and any file is unless `behind`.
+    What is written must not change until the next write has returned. Unless `small_waits`, a write
+    of less than SMALL_BYTES does not wait for a larger one before it, so what that has written must
+    not change until another of SMALL_BYTES has returned. An error of a write is raised by a later
+    one or at the end. A pipe or a terminal, which may block for ever, is given as it is, and any
+    file is unless `behind`.
     """
     if not behind or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         yield file
         return
-    with _worker("wcodec-write") as begin:
-        writer = _WriteBehind(file, begin, reused)
+    with worker("wcodec-write") as begin:
+        writer = _WriteBehind(file, begin, small_waits)
         yield writer
         writer.finish()
 
@@ -98,10 +103,10 @@ def write_behind(file: BinaryIO, *, behind: bool = True, reused: bool = True) ->
 class _WriteBehind:
     """One large piece is under way at a time; small ones are copied and gathered."""
 
-    def __init__(self, file: BinaryIO, begin: _Begin, reused: bool) -> None:
+    def __init__(self, file: BinaryIO, begin: Begin, small_waits: bool) -> None:
         self._file = file
         self._begin = begin
-        self._reused = reused
+        self._small_waits = small_waits
         self._under_way: Callable[[], Any] | None = None
         self._gathered = bytearray()
 
@@ -111,7 +116,7 @@ class _WriteBehind:
             self._write_gathered()
             self._hand_over(view)
             return
-        if self._reused:
+        if self._small_waits:
             self._wait()  # from now on the caller may change what was handed over
         self._gathered += view
         if len(self._gathered) >= GATHERED_BYTES:
@@ -142,7 +147,7 @@ class _WriteBehind:
 
 
 @contextmanager
-def _worker(name: str) -> Iterator[_Begin]:
+def worker(name: str) -> Iterator[Begin]:
     """Give a function that has a thread call another function, in the order of the calls, and
     returns one that waits for the result and returns or raises it, once; when the block is left,
     the thread has done all.

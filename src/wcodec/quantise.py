@@ -93,6 +93,9 @@ class _QuantisedTensor:
             found = np.clip(found, -LIMIT, LIMIT)
             integers[at - start : at - start + len(values)] = found.astype(np.int8)
 
+    def memory(self) -> None:
+        return None
+
     def _read_scales(self) -> NDArray[np.float32]:
         largest = np.zeros(self.shape[0], np.float32)
         cols = self.data_bytes // self.shape[0]
@@ -135,4 +138,7 @@ class _ScaleTensor:
         self._quantised = quantised
 
     def read_into(self, start: int, out: NDArray[np.uint8]) -> None:
-        out[:] = self._quantised.scales.view(np.uint8)[start : start + len(out)]
+        out[:] = self.memory()[start : start + len(out)]
+
+    def memory(self) -> NDArray[np.uint8]:
+        return self._quantised.scales.view(np.uint8)

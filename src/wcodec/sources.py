@@ -35,6 +35,10 @@ class Tensor(NamedTensor, Protocol):
         """Fill `out` with the tensor's bytes from `start` on."""
         ...
 
+    def memory(self) -> NDArray[np.uint8] | None:
+        """The tensor's bytes, read-only, if they lie in memory; others may write to them."""
+        ...
+
 
 class FileTensor:
     """A tensor of a safetensors file or stream."""
@@ -51,6 +55,9 @@ class FileTensor:
         self._file.read_into(self._start + start, out)
         if isinstance(self._file, SafetensorsFile):  # a window or a tensor like it comes next
             self._file.will_need(self._start + start + len(out), len(out))
+
+    def memory(self) -> None:
+        return None
 
 
 class ArrayTensor:
@@ -74,17 +81,22 @@ class ArrayTensor:
         self._array = array
 
     def read_into(self, start: int, out: NDArray[np.uint8]) -> None:
+        out[:] = self.memory()[start : start + len(out)]
+
+    def memory(self) -> NDArray[np.uint8]:
         if not self._array.flags.c_contiguous:
             self._array = np.ascontiguousarray(self._array)
         data = self._array.reshape(-1).view(np.uint8)
-        out[:] = data[start : start + len(out)]
+        data.flags.writeable = False
+        return data
 
 
 class Source(NamedTuple):
     """What is to be encoded: `tensors` in order, to be gone through once unless `again`; `header`
     of the safetensors file and its size, if it is one; the size of all data, 0 while nobody knows.
 
-    `check_end` raises if the source turns out to be wrong once all of it was read.
+    `ahead`: another thread may read one tensor while the caller's is at another. `check_end` raises
+    if the source turns out to be wrong once all of it was read.
     """
 
     tensors: Iterable[Tensor]
@@ -92,6 +104,7 @@ class Source(NamedTuple):
     file_bytes: int = 0
     data_bytes: int = 0
     again: bool = False
+    ahead: bool = False
     check_end: Callable[[], None] = lambda: None
 
 
@@ -104,10 +117,10 @@ def open_source(input: Any) -> Iterator[Source]:
     """
     if isinstance(input, (str, os.PathLike)):
         with SafetensorsFile(input) as file:
-            yield _file_source(file, file.check_unchanged, again=True)
+            yield _file_source(file, file.check_unchanged)._replace(again=True, ahead=True)
     elif hasattr(input, "read"):
         stream = SafetensorsStream(input)
-        yield _file_source(stream, stream.check_end, again=False)
+        yield _file_source(stream, stream.check_end)
     elif isinstance(input, Mapping):
         yield tensor_source(canonical_order(map(_array_tensor, input.items())))
     elif isinstance(input, Iterable):
@@ -125,15 +138,14 @@ def tensor_source(tensors: Sequence[Tensor]) -> Source:
 
 
 def _file_source(
-    file: SafetensorsFile | SafetensorsStream, check_end: Callable[[], None], again: bool
+    file: SafetensorsFile | SafetensorsStream, check_end: Callable[[], None]
 ) -> Source:
     return Source(
         [FileTensor(file, entry) for entry in file.tensors],
         file.header.decode("utf-8"),
         file.file_bytes,
         file.data_bytes,
-        again,
-        check_end,
+        check_end=check_end,
     )
 
 

@@ -66,7 +66,7 @@ def typed(data: Any, dtype: str, shape: tuple[int, ...]) -> Any:
 
 
 class TorchTensor:
-    """A torch tensor to encode, on any device; it is made contiguous and copied piece by piece."""
+    """A torch tensor to encode, on any device, from which it is copied piece by piece."""
 
     def __init__(self, name: str, tensor: Any) -> None:
         if not isinstance(tensor, torch.Tensor):
@@ -80,5 +80,14 @@ class TorchTensor:
         self._tensor = tensor
 
     def read_into(self, start: int, out: NDArray[np.uint8]) -> None:
-        flat = self._tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        torch.from_numpy(out).copy_(flat[start : start + len(out)])
+        torch.from_numpy(out).copy_(self._bytes()[start : start + len(out)])
+
+    def memory(self) -> NDArray[np.uint8] | None:
+        if self._tensor.device.type != "cpu":
+            return None
+        data: NDArray[np.uint8] = self._bytes().numpy()
+        data.flags.writeable = False
+        return data
+
+    def _bytes(self) -> Any:
+        return self._tensor.detach().contiguous().reshape(-1).view(torch.uint8)

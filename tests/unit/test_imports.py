@@ -54,7 +54,8 @@ ALLOWED = {
     "decode": DECODE | {"cuda", "torch_tensors"},  # these on request
     "dequantise": LEAVES | {"safetensors_file"},
     "quantise": LEAVES | {"dequantise", "safetensors_file", "sources"},
-    "encode": DECODE | {"decode", "quantise", "sources"},
+    "tensor_reader": LEAVES | {"sources"},
+    "encode": DECODE | {"decode", "quantise", "sources", "tensor_reader"},
     "slices": WINDOWS,
     "indexing": {"errors", "slices"},
     "tensor_files": DECODE | {"decode", "inspection", "slices"},

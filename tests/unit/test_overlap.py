@@ -93,7 +93,7 @@ def test_a_slow_write_is_over_when_the_next_has_returned(tmp_path, n_bytes):
     assert (tmp_path / "a").read_bytes() == bytes(100_000 + n_bytes)
 
 
-def test_a_small_write_waits_for_none_where_nothing_is_reused(tmp_path):
+def test_a_small_write_waits_for_none_if_it_need_not(tmp_path):
     may_write = threading.Event()
 
     class Waiting:
@@ -106,7 +106,7 @@ def test_a_small_write_waits_for_none_where_nothing_is_reused(tmp_path):
 
     with (
         open(tmp_path / "a", "wb") as file,
-        overlap.write_behind(Waiting(), reused=False) as behind,
+        overlap.write_behind(Waiting(), small_waits=False) as behind,
     ):
         behind.write(bytes(100_000))
         behind.write(b"x")

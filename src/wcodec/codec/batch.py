@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from wcodec import _core, zstd_frame
 from wcodec.block_header import BLOCK_ALIGNMENT, BLOCK_HEADER, block_name, block_sizes
 from wcodec.errors import CorruptError, WcodecError
+from wcodec.overlap import Buffers
 
 LANES = _core.LANES
 MAX_BLOCK_UNITS = _core.MAX_BLOCK_UNITS
@@ -124,8 +125,10 @@ def encode_blocks(
     rans32: tuple[int, bool] = (0, False),
     verify: bool,
     threads: int,
+    outputs: Buffers | None = None,
 ) -> Blocks:
-    """Encode blocks of a matrix as raw, constant or `family`: raw, rans16, rans32 or spatial.
+    """Encode blocks of a matrix as raw, constant or `family`: raw, rans16, rans32 or spatial, into
+    memory taken from `outputs`, or new memory.
 
     rans16 takes the forms of `form_set`; rans32 its splits (bit k: without the lowest k of the
     highest 16 bits, 16 + k: nor the sign), the bits of an exponent (0: integers) and whether
@@ -133,7 +136,8 @@ def encode_blocks(
     """
     room = np.zeros(len(descriptors), dtype=BLOCK_HEADER)
     room["payload_bytes"] = descriptors["rows"].astype(np.uint64) * descriptors["cols"] * unit_bytes
-    data = np.empty(int(block_sizes(room).sum()), dtype=np.uint8)
+    n_bytes = int(block_sizes(room).sum())
+    data = np.empty(n_bytes, np.uint8) if outputs is None else outputs.take(n_bytes)
     headers = np.empty(len(descriptors), dtype=BLOCK_HEADER)
     size, failures = _core.encode_blocks(
         matrix,
@@ -486,7 +490,7 @@ def encode_lz(
         start = int(descriptor["matrix_offset"])
         units = matrix[
             start : start + int(descriptor["rows"]) * int(descriptor["cols"]) * unit_bytes
-        ]
+        ].copy()  # of what others may write to
         parts.append(_encode_lz_block(units, unit_bytes, shuffle, zstd_level, verify))
     return parts
 

@@ -10,6 +10,7 @@ from wcodec import zstd_frame
 from wcodec.codec import batch
 from wcodec.codec.layout import Grid, Window
 from wcodec.codec.structure import group_rows
+from wcodec.overlap import Buffers
 
 TRIAL_SHARE_UNIT = 1 << 20
 
@@ -27,9 +28,15 @@ class Plan(NamedTuple):
 
 
 def encode_window(
-    plan: Plan, window: Window, data: NDArray[np.uint8], *, verify: bool, threads: int
+    plan: Plan,
+    window: Window,
+    data: NDArray[np.uint8],
+    *,
+    verify: bool,
+    threads: int,
+    outputs: Buffers | None = None,
 ) -> list[batch.Blocks]:
-    """Encode one window, in parts."""
+    """Encode one window, in parts; the last is put into memory of `outputs`, but for lz."""
     w = plan.grid.unit_bytes
     if plan.family == batch.LZ:
         assert window.descriptors is not None
@@ -61,6 +68,7 @@ def encode_window(
             rans32=plan.rans32,
             verify=verify,
             threads=threads,
+            outputs=outputs,
         )
     )
     return parts
