@@ -48,7 +48,7 @@ from wcodec.progress import Counter, Progress, say, size_change, watching
 from wcodec.publication import publish
 from wcodec.runs import decode_layers, decode_runs
 from wcodec.safetensors_file import TensorEntry, canonical_header, parse_header
-from wcodec.windows import decode_windows
+from wcodec.windows import WindowMemory, decode_windows
 
 if TYPE_CHECKING:
     from wcodec.cuda.device import Device
@@ -415,10 +415,11 @@ def _data_in_order(
 
     A canonical header may have another order than the file, a source's header not.
     """
+    memory = WindowMemory(options.budget)
     if isinstance(reader, SequentialReader):
         for tensor, layer in zip_longest(tensors, reader):
             _check_tensor(tensor, None if layer is None else layer.head)
-            yield from _windows_of(reader, layer, options)
+            yield from _windows_of(reader, layer, options, memory)
         return
     entries = list(reader.layers.values())
     if reader.metadata.source_header is None:
@@ -432,7 +433,7 @@ def _data_in_order(
     buffers = Buffers(options.budget.n_buffers, batch.aligned_empty)
     for run, starts, data in decode_runs(reader, entries, options.budget, buffers.take, 1):
         if data is None:
-            yield from _windows_of(reader, reader.open_layer(run[0].name), options)
+            yield from _windows_of(reader, reader.open_layer(run[0].name), options, memory)
             continue
         for entry in run:
             _say_layer(entry, options)
@@ -470,14 +471,15 @@ def _dequantised_in_order(
     """The bytes of the tensors of a canonical header, floats for quantised layers; each piece is
     valid until budget.n_buffers more are asked for.
     """
+    memory = WindowMemory(options.budget)
     for tensor in tensors:
-        windows = _windows_of(reader, reader.open_layer(tensor.name), options)
+        windows = _windows_of(reader, reader.open_layer(tensor.name), options, memory)
         plain = quantised.get(tensor.name)
         if plain is None:
             yield from windows
             continue
         layer = reader.open_layer(scale_name(tensor.name))
-        parts = [window.copy() for window in _windows_of(reader, layer, options)]
+        parts = [window.copy() for window in _windows_of(reader, layer, options, memory)]
         scales = np.concatenate(parts).view(np.float32)
         start = 0
         for window in windows:
@@ -487,12 +489,15 @@ def _dequantised_in_order(
 
 
 def _windows_of(
-    reader: Reader | SequentialReader, layer: Layer | SequentialLayer, options: DecodeOptions
+    reader: Reader | SequentialReader,
+    layer: Layer | SequentialLayer,
+    options: DecodeOptions,
+    memory: WindowMemory,
 ) -> Iterator[NDArray[np.uint8]]:
     _say_layer(layer.head, options)
     if layer.head.kind == KIND_REFERENCE:
         layer = _target_of(reader, layer.head)
-    yield from decode_windows(layer, options.budget)
+    yield from decode_windows(layer, options.budget, memory=memory)
 
 
 def _check_tensor(tensor: TensorEntry | None, layer: LayerHead | IndexEntry | None) -> None:

@@ -22,7 +22,7 @@ from wcodec.container import KIND_REFERENCE, IndexEntry, Reader
 from wcodec.container.constants import align
 from wcodec.memory import Budget
 from wcodec.overlap import read_ahead
-from wcodec.windows import decode_windows, grid_of
+from wcodec.windows import WindowMemory, decode_windows, grid_of
 
 ARRAY_ALIGNMENT = batch.STREAMING_ALIGNMENT
 MIN_AHEAD_BYTES = 4 << 20  # reading less takes no longer than starting a thread
@@ -38,13 +38,14 @@ def decode_layers(
     the process costs more than decoding. `decoded` is told how many bytes have been decoded.
     """
     runs = decode_runs(reader, entries, budget, batch.aligned_empty, ARRAY_ALIGNMENT)
+    window_memory = WindowMemory(budget)
     for run, starts, memory in runs:
         if memory is None:
             data = batch.aligned_empty(run[0].data_bytes)
             layer = reader.open_layer(run[0].name)
             if layer.head.kind == KIND_REFERENCE:
                 layer = reader.open_layer(layer.head.target)
-            for window in decode_windows(layer, budget, data):
+            for window in decode_windows(layer, budget, data, window_memory):
                 decoded(len(window))
             yield run[0], data
             continue

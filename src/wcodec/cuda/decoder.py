@@ -29,7 +29,7 @@ from wcodec.cuda.placement import Placement, selection, whole_layer
 from wcodec.dtypes import unit_bytes
 from wcodec.memory import Budget
 from wcodec.slices import Positions, decode_selection, matrix_runs, read_blocks
-from wcodec.windows import decode_windows, grid_of
+from wcodec.windows import WindowMemory, decode_windows, grid_of
 
 N_SLOTS = 3
 SLOT_BYTES = 64 << 20  # of the host and of the device, each: 384 MiB in all
@@ -138,6 +138,7 @@ class Decoder:
     def __init__(self, device: Device, budget: Budget) -> None:
         self._device = device
         self._budget = budget
+        self._window_memory = WindowMemory(budget)
         self._readers = ThreadPoolExecutor(max(READ_THREADS, budget.threads), "wcodec-read")
         self._slots: list[_Slot] = []
         self._turn = 0
@@ -218,7 +219,7 @@ class Decoder:
     def _decode_on_host(self, layer: Layer, target: torch.Tensor) -> None:
         self.n_blocks += len(layer.headers)
         start = 0
-        for window in decode_windows(layer, self._budget):
+        for window in decode_windows(layer, self._budget, memory=self._window_memory):
             target[start : start + len(window)].copy_(torch.from_numpy(window))
             start += len(window)
 
