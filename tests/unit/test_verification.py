@@ -44,15 +44,15 @@ def test_a_tensor_that_changes_while_it_is_encoded():
         thread.join()
 
 
-@pytest.mark.parametrize("family", [batch.RANS16, batch.RANS32, batch.SPATIAL])
+@pytest.mark.parametrize("family", [batch.RANS16, batch.RANS32])
 def test_a_tensor_that_changes_makes_blocks_all_the_same(family):
     """Without verify: of each block one state of it is coded, which decodes without an error."""
     random = np.random.default_rng(2)
-    states = random.integers(0, 16, (2, 1 << 16), dtype=np.uint8)
+    states = random.integers(0, 32, (2, 1 << 20), dtype=np.uint8)
     states[1] += 200
     matrix = states[0].copy()
     descriptors = np.zeros(1, batch.DESCRIPTOR)
-    descriptors["rows"], descriptors["cols"] = 256, len(matrix) // 256
+    descriptors["rows"], descriptors["cols"] = 1024, len(matrix) // 1024
     descriptors["row_stride"] = descriptors["cols"]
     descriptors["row_index_first"] = batch.NO_ROW_INDEX
     ended = threading.Event()
@@ -61,11 +61,12 @@ def test_a_tensor_that_changes_makes_blocks_all_the_same(family):
         while not ended.is_set():
             for state in states:
                 np.copyto(matrix, state)
+                ended.wait(0.001)  # some blocks see but one state at first, and then the other
 
     thread = threading.Thread(target=change)
     thread.start()
     try:
-        for _ in range(100):
+        for _ in range(50):
             blocks = batch.encode_blocks(
                 matrix,
                 1,
@@ -73,7 +74,6 @@ def test_a_tensor_that_changes_makes_blocks_all_the_same(family):
                 batch.NO_ROWS,
                 family=family,
                 form_set=batch.INT8_FORMS if family == batch.RANS16 else family == batch.RANS32,
-                spatial=(0, 4, 63, 15) if family == batch.SPATIAL else (0, 0, 0, 0),
                 verify=False,
                 threads=1,
             )
