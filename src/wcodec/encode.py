@@ -11,9 +11,10 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
-from itertools import chain, tee, zip_longest
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import cycle, tee, zip_longest
 from math import prod
 from types import MappingProxyType
 from typing import IO, Any, NamedTuple
@@ -56,6 +57,8 @@ from wcodec.sources import (
     tensor_source,
 )
 from wcodec.tensor_reader import TensorReader
+
+MAX_SMALL_THREADS = 8  # more of them wait for each other's Python
 
 Path = str | os.PathLike[str]
 
@@ -347,20 +350,30 @@ def encode_tensors(
     counter = Counter(progress, source.data_bytes)
     rows = []
     following: Iterator[Tensor] = iter(())
-    ahead = source.ahead and options.budget.overlap
-    if ahead:
-        following = (tensor for tensor in source.tensors if tensor.name not in targets)
-        next(following, None)
-    with (
-        worker("wcodec-read") if ahead else nullcontext() as begin,
-        Writer(target, metadata=metadata) as writer,
-    ):
+    begin: Begin | None = None
+    small_layers: _SmallLayers | None = None
+    with ExitStack() as stack:
+        if source.again and options.budget.overlap:
+            own = [tensor for tensor in source.tensors if tensor.name not in targets]
+            if options.budget.threads > 1:
+                begins = [
+                    stack.enter_context(worker("wcodec-encode"))
+                    for _ in range(min(options.budget.threads, MAX_SMALL_THREADS))
+                ]
+                small_layers = _SmallLayers(filter(is_small, own), options, begins)
+                own = [tensor for tensor in own if not is_small(tensor)]
+            if source.ahead:
+                begin = stack.enter_context(worker("wcodec-read"))
+                following = iter(own[1:])
+        writer = stack.enter_context(Writer(target, metadata=metadata))
         encoder = LayerEncoder(writer, options, counter, begin)
         for tensor in source.tensors:
             if tensor.name in targets:
                 entry = writer.add_reference(_reference_head(tensor, targets[tensor.name]))
                 coding = "reference"
                 counter.add(tensor.data_bytes)
+            elif small_layers is not None and is_small(tensor):
+                entry, coding = encoder.write(small_layers.next())
             else:
                 entry, coding = encoder.encode(tensor, next(following, None))
             row = _layer_row(tensor, coding, entry.record_bytes)
@@ -370,6 +383,29 @@ def encode_tensors(
             del tensor  # of a stream of arrays one is held at a time
         source.check_end()
     return rows, writer.file_bytes
+
+
+class _SmallLayer(NamedTuple):
+    """A layer of one window, ready to be written."""
+
+    head: LayerHead
+    coding: str
+    blocks: list[batch.Blocks]
+
+
+def encode_small(
+    tensor: Tensor, data: NDArray[np.uint8], options: EncodeOptions, threads: int
+) -> _SmallLayer:
+    """Encode a small tensor, all of whose bytes are given."""
+    plan = _plan(tensor, data, options)
+    blocks: list[batch.Blocks] = []
+    for window in plan.grid.windows(max(1, tensor.data_bytes)):  # one, whatever the memory
+        options.budget.check(tensor.name, window.size)
+        blocks += encode_window(plan, window, data, verify=options.verify, threads=threads)
+    codings = _codings(blocks)
+    # A small layer whose blocks all came out raw or constant says so.
+    family = plan.family if plan.family in codings else batch.RAW
+    return _SmallLayer(_head(tensor, plan, family), _coding_name(family, codings), blocks)
 
 
 class LayerEncoder:
@@ -395,51 +431,33 @@ class LayerEncoder:
         """Write the record of a tensor; returns its index entry and the name of its coding. The
         tensor that comes next may be given.
         """
-        options = self._options
         sample = self._reader.get(tensor, 0, _sample_bytes(tensor))
         if following is not None and len(sample) == tensor.data_bytes:
             self._reader.fetch(following, 0, _sample_bytes(following))
-        plan = plan_layer(
-            tensor.dtype,
-            tensor.shape,
-            tensor.data_bytes,
-            sample,
-            options.level,
-            options.block_elements,
-            options.spatial,
-        )
-        grid = plan.grid
-        family = plan.family
-        rest = self._blocks(plan, tensor, following)
-        first: list[tuple[list[batch.Blocks], int]] = []
-        if tensor.data_bytes <= MIN_WINDOW_BYTES:  # then it is one window, whatever the memory
-            first = list(rest)
-            # A small layer whose blocks all came out raw or constant says so.
-            if family not in {coding for blocks, _ in first for coding in _codings(blocks)}:
-                family = batch.RAW
-        self._writer.begin_layer(
-            LayerHead(
-                name=tensor.name,
-                dtype=tensor.dtype,
-                shape=tensor.shape,
-                data_bytes=tensor.data_bytes,
-                family=family,
-                unit_bytes=grid.unit_bytes,
-                row_groups=grid.row_groups,
-                row_axes=plan.row_axes,
-                block_rows=grid.block_rows,
-                col_bands=grid.col_bands,
-                panel_rows=grid.panel_rows,
-            )
-        )
+        if is_small(tensor):
+            layer = encode_small(tensor, sample, self._options, self._options.budget.threads)
+            self._reader.leave()
+            return self.write(layer)
+        plan = _plan(tensor, sample, self._options)
+        self._writer.begin_layer(_head(tensor, plan, plan.family))
         codings: set[int] = set()
-        for blocks, size in chain(first, rest):
-            for part in blocks:
-                self._writer.write_blocks(part.headers, part.data)
+        for blocks, size in self._blocks(plan, tensor, following):
+            self._write(blocks)
             codings |= _codings(blocks)
             self._counter.add(size)
         self._reader.leave()
-        return self._writer.end_layer(), _coding_name(family, codings)
+        return self._writer.end_layer(), _coding_name(plan.family, codings)
+
+    def write(self, layer: _SmallLayer) -> tuple[IndexEntry, str]:
+        """Write the record of a small layer; returns what encode() does."""
+        self._writer.begin_layer(layer.head)
+        self._write(layer.blocks)
+        self._counter.add(layer.head.data_bytes)
+        return self._writer.end_layer(), layer.coding
+
+    def _write(self, blocks: list[batch.Blocks]) -> None:
+        for part in blocks:
+            self._writer.write_blocks(part.headers, part.data)
 
     def _blocks(
         self, plan: Plan, tensor: Tensor, following: Tensor | None
@@ -472,8 +490,68 @@ class LayerEncoder:
             yield blocks, window.size
 
 
+class _SmallLayers:
+    """Encodes small tensors of a sequence on several threads, before it is their turn."""
+
+    def __init__(
+        self, tensors: Iterable[Tensor], options: EncodeOptions, begin: Sequence[Begin]
+    ) -> None:
+        self._tensors = iter(tensors)
+        self._options = options
+        self._begin = cycle(begin)
+        self._under_way: deque[tuple[int, Callable[[], _SmallLayer]]] = deque()
+        self._free = options.budget.window_bytes
+
+    def next(self) -> _SmallLayer:
+        """The layer of the next tensor."""
+        while self._free > 0 and (tensor := next(self._tensors, None)) is not None:
+            self._free -= tensor.data_bytes
+            self._under_way.append((tensor.data_bytes, next(self._begin)(self._encode, tensor)))
+        size, wait = self._under_way.popleft()
+        self._free += size
+        return wait()
+
+    def _encode(self, tensor: Tensor) -> _SmallLayer:
+        data = TensorReader().get(tensor, 0, tensor.data_bytes)
+        return encode_small(tensor, data, self._options, 1)
+
+
+def is_small(tensor: Tensor) -> bool:
+    """Whether a tensor is one window, whatever memory a run may use."""
+    return tensor.data_bytes <= MIN_WINDOW_BYTES
+
+
 def _sample_bytes(tensor: Tensor) -> int:
     return min(tensor.data_bytes, SAMPLE_BYTES)
+
+
+def _plan(tensor: Tensor, sample: NDArray[np.uint8], options: EncodeOptions) -> Plan:
+    return plan_layer(
+        tensor.dtype,
+        tensor.shape,
+        tensor.data_bytes,
+        sample,
+        options.level,
+        options.block_elements,
+        options.spatial,
+    )
+
+
+def _head(tensor: Tensor, plan: Plan, family: int) -> LayerHead:
+    grid = plan.grid
+    return LayerHead(
+        name=tensor.name,
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        data_bytes=tensor.data_bytes,
+        family=family,
+        unit_bytes=grid.unit_bytes,
+        row_groups=grid.row_groups,
+        row_axes=plan.row_axes,
+        block_rows=grid.block_rows,
+        col_bands=grid.col_bands,
+        panel_rows=grid.panel_rows,
+    )
 
 
 def _codings(blocks: list[batch.Blocks]) -> set[int]:

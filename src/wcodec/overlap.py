@@ -150,7 +150,7 @@ class _WriteBehind:
 def worker(name: str) -> Iterator[Begin]:
     """Give a function that has a thread call another function, in the order of the calls, and
     returns one that waits for the result and returns or raises it, once; when the block is left,
-    the thread has done all.
+    the thread has done all. It is started by the first call.
 
     An executor would refuse work of threads that outlive the main thread.
     """
@@ -177,13 +177,15 @@ def worker(name: str) -> Iterator[Begin]:
             return found
 
         tasks.put(task)
+        if thread.ident is None:
+            thread.start()
         return result
 
     # A daemon, because nobody ends it if the caller's thread is one and dies with the interpreter.
     thread = threading.Thread(target=work, name=name, daemon=True)
-    thread.start()
     try:
         yield begin
     finally:
         tasks.put(None)
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
