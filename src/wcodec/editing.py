@@ -19,7 +19,7 @@ from wcodec.container import IndexEntry, Metadata, Reader, Writer
 from wcodec.decode import Path
 from wcodec.dequantise import QUANTISED, scale_name
 from wcodec.directories import convert_directory, copy_file
-from wcodec.encode import EncodeOptions, LayerEncoder, encode_budget
+from wcodec.layer_encoder import EncodeOptions, LayerEncoder, encode_budget
 from wcodec.layers import Layers, bytes_of
 from wcodec.progress import Counter, Progress
 from wcodec.publication import publish
