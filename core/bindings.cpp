@@ -8,6 +8,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <memory>
@@ -382,6 +384,20 @@ void set_backend(const std::string& name) {
     throw std::invalid_argument(message);
 }
 
+// Pages of 4 KiB that are new to the process cost more than encoding what is put into them.
+nb::bytes new_bytes(size_t size) {
+    PyObject* object = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size));
+    if (object == nullptr) throw nb::python_error();
+#ifdef MADV_HUGEPAGE
+    const auto begin = reinterpret_cast<uintptr_t>(PyBytes_AS_STRING(object));
+    const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    const uintptr_t first = align_up(begin, page);
+    const uintptr_t last = (begin + size) / page * page;
+    if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+    return nb::steal<nb::bytes>(object);
+}
+
 std::string status_text(uint32_t status) {
     check(status < static_cast<uint32_t>(Status::COUNT), "no such status");
     return STATUS_TEXTS[status];
@@ -448,6 +464,8 @@ NB_MODULE(_core, m) {
           "whose parameters are put into parameters, and a CopyDescriptor for each other. Returns "
           "the size of the parameters and the (block, "
           "status) of each failure.");
+    m.def("new_bytes", new_bytes, nb::arg("size"),
+          "Bytes, not initialised, in large pages where the system has them.");
     m.def("sample_spatial", sample_spatial, nb::arg("matrix"), nb::arg("cols"),
           nb::arg("unit_bytes"), nb::arg("form"), nb::arg("tile_log2"), nb::arg("predictor_set"),
           nb::arg("transform_set"), nb::arg("n_tiles"),

@@ -8,7 +8,6 @@ read, coded and written window by window.
 
 from __future__ import annotations
 
-import io
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from wcodec._version import __version__
 from wcodec.checkpoint import ShardEdit, edit_indexes, join, plan_encode
+from wcodec.codec import batch
 from wcodec.codec.spatial import SpatialOptions
 from wcodec.container import LayerHead, Metadata, Reader, Writer
 from wcodec.decode import DecodeOptions, decode_budget, write_safetensors
@@ -434,8 +434,9 @@ def encode_array(
     budget = encode_budget(threads)
     options = EncodeOptions.of(level, spatial, None, True, budget)
     tensor = ArrayTensor("weight", array) if dtype is None else _typed_tensor(array, dtype)
-    file = io.BytesIO()
+    file = batch.bytes_file(tensor.data_bytes)
     encode_tensors(tensor_source([tensor]), file, Metadata(wcodec_version=__version__), options)
+    file.truncate()
     return file.getvalue()
 
 

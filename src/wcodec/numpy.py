@@ -11,6 +11,7 @@ from typing import Any
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from wcodec.codec import batch
 from wcodec.decode import as_array, decode_budget
 from wcodec.encode import encode_checkpoint
 from wcodec.handle import safe_open
@@ -58,8 +59,10 @@ def save(
     threads: int | None = None,
 ) -> bytes:
     """Return the bytes of the file that save_file writes."""
-    file = io.BytesIO()
+    arrays = dict(tensor_dict)
+    file = batch.bytes_file(sum(getattr(array, "nbytes", 0) for array in arrays.values()))
     encode_checkpoint(
-        dict(tensor_dict), file, metadata=metadata, level=level, threads=threads, duplicates=True
+        arrays, file, metadata=metadata, level=level, threads=threads, duplicates=True
     )
+    file.truncate()
     return file.getvalue()

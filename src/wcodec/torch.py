@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from safetensors.torch import _find_shared_tensors, _remove_duplicate_names
 
+from wcodec.codec import batch
 from wcodec.conversions import in_names_of
 from wcodec.cuda.device import device_for
 from wcodec.decode import decode_budget
@@ -90,10 +91,12 @@ def save(
     threads: int | None = None,
 ) -> bytes:
     """Return the bytes of the file that save_file writes."""
-    file = io.BytesIO()
+    to_encode = checked(tensors)
+    file = batch.bytes_file(sum(tensor.data_bytes for tensor in to_encode.values()))
     encode_checkpoint(
-        checked(tensors), file, metadata=metadata, level=level, threads=threads, duplicates=True
+        to_encode, file, metadata=metadata, level=level, threads=threads, duplicates=True
     )
+    file.truncate()
     return file.getvalue()
 
 

@@ -79,3 +79,14 @@ def test_a_block_with_a_wrong_crc(call, coding, number):
     blocks.data[16] ^= 1
     with pytest.raises(CorruptError, match=f"block {number} of 'x': its CRC-32 is wrong"):
         call(blocks)
+
+
+@pytest.mark.parametrize("size", [0, 1, 5000, 9 << 20])
+def test_a_file_in_memory_takes_more_and_less_than_it_was_made_for(size):
+    for written in (0, size // 3, size, size + 10_000):
+        content = np.random.default_rng(written).bytes(written)
+        file = batch.bytes_file(size)
+        assert file.write(content[: written // 2]) == written // 2
+        file.write(content[written // 2 :])
+        file.truncate()
+        assert file.getvalue() == content

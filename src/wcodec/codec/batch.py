@@ -5,6 +5,7 @@ are zstd frames, coded here. Blocks are passed as one array of descriptors, thei
 array of `BLOCK_HEADER`, their bytes back to back as in the file.
 """
 
+import io
 import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -104,6 +105,14 @@ def aligned_empty(size: int) -> Bytes:
     memory = np.empty(size + STREAMING_ALIGNMENT, dtype=np.uint8)
     start = -memory.ctypes.data % STREAMING_ALIGNMENT
     return memory[start : start + size]
+
+
+def bytes_file(size: int) -> io.BytesIO:
+    """A file to write about `size` bytes to, in memory. When it is done, truncate() it; getvalue()
+    then copies nothing.
+    """
+    # It takes over the bytes that nobody else has, so they are written to in their place.
+    return io.BytesIO(_core.new_bytes(size))
 
 
 def block_starts(headers: NDArray[np.void]) -> NDArray[np.uint64]:
