@@ -10,8 +10,10 @@ joined into one flat array (`joined`, which spares peers that have no container 
 zstd, which knows no dtypes, is also given the bytes of the safetensors file (`file`).
 Input and output are in memory, outputs are allocated anew in each call, and every result is
 compared with its source once. In each round all codecs take their turn in one process; the table
-has medians. `memcpy` is np.copyto of the source bytes into reused memory, `copy` into new memory,
-in the same rounds. The results go to benchmarks/results/<machine>_<date>.csv.
+has medians. Before each call memory is touched and given back: the host of a virtual machine takes
+what lies free for a while, and who touches it first would wait. `memcpy` is np.copyto of the source
+bytes into reused memory, `copy` into new memory, in the same rounds. The results go to
+benchmarks/results/<machine>_<date>.csv.
 """
 
 from __future__ import annotations
@@ -74,13 +76,21 @@ class Turn:
     decode: list[float]
 
     def take(self, arrays: Arrays) -> None:
+        size = sum(array.nbytes for array in arrays.values())
         if not self.codec.slow:
             fresh = copies(arrays)
+            touch_memory(2 * size)
             self.encode.append(timed(lambda: self.codec.encode(fresh))[0])
+            del fresh
+        touch_memory(2 * size)
         self.decode.append(timed(lambda: self.codec.decode(self.encoded))[0])
 
     def encoded_bytes(self) -> int:
         return sum(len(x[0] if isinstance(x, tuple) else x) for x in self.encoded)
+
+
+def touch_memory(size: int) -> None:
+    np.ones(size, np.uint8)
 
 
 def first_turn(codec: Codec, arrays: Arrays) -> Turn:
@@ -97,6 +107,7 @@ def first_turn(codec: Codec, arrays: Arrays) -> Turn:
 
 
 def measure_copies(source: np.ndarray, target: np.ndarray, memcpy: list, copy: list) -> None:
+    touch_memory(2 * source.nbytes)
     memcpy.append(timed(lambda: np.copyto(target, source))[0])
     copy.append(timed(source.copy)[0])
 
