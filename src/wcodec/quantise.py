@@ -8,6 +8,7 @@ value / scale, rounded to the nearest (half to even).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from math import prod
 
@@ -74,13 +75,15 @@ class _QuantisedTensor:
         self.data_bytes = prod(tensor.shape)
         self._tensor = tensor
         self._scales: NDArray[np.float32] | None = None
+        self._lock = threading.Lock()  # the tensor of the scales asks, too
 
     @property
     def scales(self) -> NDArray[np.float32]:
         """The scale of each channel, from a first reading."""
-        if self._scales is None:
-            self._scales = self._read_scales()
-        return self._scales
+        with self._lock:
+            if self._scales is None:
+                self._scales = self._read_scales()
+            return self._scales
 
     def read_into(self, start: int, out: NDArray[np.uint8]) -> None:
         scales = self.scales
