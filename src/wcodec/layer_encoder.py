@@ -32,7 +32,7 @@ from wcodec.progress import Counter
 from wcodec.sources import Tensor
 from wcodec.tensor_reader import TensorReader
 
-MAX_SMALL_THREADS = 8  # more of them wait for each other's Python
+MAX_SMALL_THREADS = 8  # only one of them runs Python at a time
 
 
 class EncodeOptions(NamedTuple):

@@ -61,7 +61,7 @@ def test_no_more_than_fit_a_window():
     layers = encode_ahead(tensors, OPTIONS)
     assert next(layers).head.name == "0"
     time.sleep(0.1)
-    assert len(set(events)) == 4
+    assert len(set(events)) <= 4
     layers.close()
     assert len(set(events)) == 4
 
