@@ -30,16 +30,19 @@ uint64_t cost_of_levels(const uint32_t* counts, uint32_t n_symbols, LevelTable& 
     find_frequencies(table, n_symbols);
     uint64_t cost = 0;
     uint32_t differences[256] = {};
+    uint32_t largest = 0;
     uint32_t before = 0;
     for (uint32_t s = 0; s < n_symbols; ++s) {
         if (counts[s] > 0)
             cost += counts[s] * uint64_t{TOKEN_SCALE_BITS * LEVEL_COST_UNIT -
                                          log2_q8(table.frequencies.frequency[s])};
-        ++differences[zigzag(static_cast<int32_t>(table.level[s] - before))];
+        const uint32_t difference = zigzag(static_cast<int32_t>(table.level[s] - before));
+        ++differences[difference];
+        largest = std::max(largest, difference);
         before = table.level[s];
     }
     uint64_t bits;
-    table.parameter = best_small_parameter(differences, bits);
+    table.parameter = best_small_parameter(differences, largest, bits);
     return cost + (bits + PRECISION_BITS + PARAMETER_BITS) * LEVEL_COST_UNIT;
 }
 
@@ -63,10 +66,10 @@ uint32_t take_small_number(BitReader& reader, uint32_t k) {
     return quotient << k | static_cast<uint32_t>(reader.take(k));
 }
 
-uint32_t best_small_parameter(const uint32_t* counts, uint64_t& bits) {
+uint32_t best_small_parameter(const uint32_t* counts, uint32_t largest, uint64_t& bits) {
     uint8_t occurring[256];
     uint32_t n = 0;
-    for (uint32_t number = 0; number < 256; ++number)
+    for (uint32_t number = 0; number <= largest; ++number)
         if (counts[number] > 0) occurring[n++] = static_cast<uint8_t>(number);
     uint32_t best = 0;
     bits = UINT64_MAX;
@@ -107,22 +110,41 @@ uint64_t build_level_table(const uint32_t* counts, uint32_t n_symbols, LevelTabl
         return cost_of_levels(counts, n_symbols, table);
     }
     const int32_t log2_total = static_cast<int32_t>(log2_q8(static_cast<uint32_t>(total)));
+    int32_t log2_share[256];
+    for (uint32_t s = 0; s < n_symbols; ++s)
+        if (counts[s] > 0)
+            log2_share[s] = static_cast<int32_t>(log2_q8(counts[s])) +
+                            static_cast<int32_t>(TOKEN_SCALE_BITS) * 256 - log2_total;
     uint64_t best_cost = UINT64_MAX;
     LevelTable tried{};
     for (uint32_t precision = 0; precision <= MAX_LEVEL_PRECISION; ++precision) {
         tried.precision = precision;
-        for (uint32_t s = 0; s < n_symbols; ++s) {
-            if (counts[s] == 0) continue;
-            const int32_t log2_share = static_cast<int32_t>(log2_q8(counts[s])) +
-                                       static_cast<int32_t>(TOKEN_SCALE_BITS) * 256 - log2_total;
-            tried.level[s] = nearest_level(log2_share, precision);
-        }
+        for (uint32_t s = 0; s < n_symbols; ++s)
+            if (counts[s] > 0) tried.level[s] = nearest_level(log2_share[s], precision);
         const uint64_t cost = cost_of_levels(counts, n_symbols, tried);
         if (cost >= best_cost) continue;
         best_cost = cost;
         table = tried;
     }
     return best_cost;
+}
+
+uint64_t least_cost(const uint32_t* counts, uint32_t n_symbols) {
+    // No frequencies are better than the shares themselves (Gibbs), and no number is shorter than
+    // a bit.
+    uint64_t total = 0;
+    for (uint32_t s = 0; s < n_symbols; ++s) total += counts[s];
+    uint64_t cost = 0;
+    if (total > 0) {
+        const uint32_t log2_total = log2_q12(static_cast<uint32_t>(total));
+        for (uint32_t s = 0; s < n_symbols; ++s) {
+            if (counts[s] == 0) continue;
+            const uint32_t log2_count = log2_q12(counts[s]) + LOG2_Q12_ERROR;
+            if (log2_count < log2_total) cost += uint64_t{counts[s]} * (log2_total - log2_count);
+        }
+    }
+    constexpr uint64_t UNITS = (1 << 12) / LEVEL_COST_UNIT;
+    return cost / UNITS + (n_symbols + PRECISION_BITS + PARAMETER_BITS) * LEVEL_COST_UNIT;
 }
 
 void write_level_table(const LevelTable& table, uint32_t n_symbols, BitWriter& writer) {

@@ -32,8 +32,9 @@ static constexpr uint32_t small_number_bits(uint32_t number, uint32_t k) {
 void put_small_number(BitWriter& writer, uint32_t number, uint32_t k);
 uint32_t take_small_number(BitReader& reader, uint32_t k);
 
-// The parameter that makes these numbers shortest, by how often each occurs; `bits` is their size.
-uint32_t best_small_parameter(const uint32_t* counts, uint64_t& bits);
+// The parameter that makes these numbers shortest, by how often each occurs, up to the largest;
+// `bits` is their size.
+uint32_t best_small_parameter(const uint32_t* counts, uint32_t largest, uint64_t& bits);
 
 // ---- tables ----
 
@@ -49,6 +50,9 @@ void find_frequencies(LevelTable& table, uint32_t n_symbols);
 
 // Choose levels for counts; all 0 are legal, too. Returns the cost of the symbols and the table.
 uint64_t build_level_table(const uint32_t* counts, uint32_t n_symbols, LevelTable& table);
+
+// What build_level_table() returns is not less than this, which is found much faster.
+uint64_t least_cost(const uint32_t* counts, uint32_t n_symbols);
 
 constexpr uint32_t MAX_LEVEL_TABLE_BITS = 5 + 256 * MAX_SMALL_BITS;
 void write_level_table(const LevelTable& table, uint32_t n_symbols, BitWriter& writer);

@@ -41,4 +41,20 @@ static constexpr uint32_t log2_q8(uint32_t n) {
     return whole << 8 | LOG2_FRACTIONS[bits & 255];
 }
 
+static constexpr std::array<uint16_t, 2048> make_fine_log2_fractions() {
+    std::array<uint16_t, 2048> fractions{};
+    for (uint32_t i = 0; i < 2048; ++i)
+        fractions[i] = static_cast<uint16_t>((log2_q16(2048 + i) >> 4) - (11 << 12));
+    return fractions;
+}
+static constexpr std::array<uint16_t, 2048> FINE_LOG2_FRACTIONS = make_fine_log2_fractions();
+
+// log2(n) in 2^-12, n > 0, from its twelve highest bits: by less than LOG2_Q12_ERROR too small.
+static constexpr uint32_t LOG2_Q12_ERROR = 4;
+static constexpr uint32_t log2_q12(uint32_t n) {
+    const uint32_t whole = 31 - static_cast<uint32_t>(__builtin_clz(n));
+    const uint32_t bits = whole >= 11 ? n >> (whole - 11) : n << (11 - whole);
+    return whole << 12 | FINE_LOG2_FRACTIONS[bits & 2047];
+}
+
 }  // namespace wcodec

@@ -173,11 +173,14 @@ SymbolCounts choose_split(const Scratch& scratch, uint32_t n_found, uint64_t any
         choose_alphabet(scratch.counts, n_codes, n, escape_bits, alphabet);
         SymbolCounts symbols{};
         const uint64_t n_escapes = count_symbols(alphabet, scratch.counts, n, symbols.counts);
+        const uint64_t others = n * split.raw_bits() + n_escapes * escape_bits +
+                                uint64_t{count_runs(alphabet)} * RUN_BITS;
+        if (others * LEVEL_COST_UNIT + least_cost(symbols.counts, alphabet.n_symbols) >=
+            choice.cost)
+            continue;
         LevelTable table;
         symbols.cost = build_level_table(symbols.counts, alphabet.n_symbols, table);
-        uint64_t cost = symbols.cost;
-        cost += (n * split.raw_bits() + n_escapes * escape_bits) * LEVEL_COST_UNIT;
-        cost += uint64_t{count_runs(alphabet)} * RUN_BITS * LEVEL_COST_UNIT;
+        const uint64_t cost = others * LEVEL_COST_UNIT + symbols.cost;
         if (cost >= choice.cost) continue;
         choice.cost = cost;
         choice.split = split;
@@ -297,7 +300,8 @@ struct Classes {
         return best_class_coding(counts).bits;
     }
 
-    void build(Classing& classing) const {
+    // False, and no tables, where it surely costs `limit` or more.
+    bool build(Classing& classing, uint64_t limit) const {
         uint8_t of_row[N_FINE] = {}, of_col[N_FINE] = {};
         uint64_t bits = 0;
         if (classing.by_row) bits += coarsen(row_class, rows, classing.coarsening, of_row);
@@ -311,8 +315,12 @@ struct Classes {
                 for (uint32_t s = 0; s < n_symbols; ++s) merged[table][s] += counts[r][c][s];
             }
         classing.cost = bits * LEVEL_COST_UNIT;
+        uint64_t least = classing.cost;
+        for (uint32_t k = 0; k < classing.n_tables; ++k) least += least_cost(merged[k], n_symbols);
+        if (least >= limit) return false;
         for (uint32_t k = 0; k < classing.n_tables; ++k)
             classing.cost += build_level_table(merged[k], n_symbols, classing.tables[k]);
+        return true;
     }
 
     void apply(const Classing& classing) const {
@@ -366,8 +374,7 @@ void choose_classes(const Scratch& scratch, uint32_t rows, uint32_t cols, const 
     const auto try_classing = [&](bool by_row, bool by_col, uint32_t halvings) {
         Classing tried{by_row, by_col, {halvings, by_row && by_col ? N_FINE / 2 : N_FINE},
                        0,      {},     0};
-        classes.build(tried);
-        if (tried.cost < best.cost) best = tried;
+        if (classes.build(tried, best.cost) && tried.cost < best.cost) best = tried;
     };
     try_classing(true, false, 1);
     try_classing(false, true, 1);
@@ -439,7 +446,7 @@ ClassCoding best_class_coding(const uint32_t* counts) {
         for (uint32_t c = 0; c < N_FINE; ++c)
             distances[zigzag(static_cast<int32_t>(c) - static_cast<int32_t>(base))] += counts[c];
         uint64_t bits;
-        const uint32_t parameter = best_small_parameter(distances, bits);
+        const uint32_t parameter = best_small_parameter(distances, 2 * N_FINE, bits);
         if (bits + CLASS_HEAD_BITS < best.bits) best = {base, parameter, bits + CLASS_HEAD_BITS};
     }
     return best;

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wcodec.codec import batch
-from wcodec.codec.coding import Plan, encode_window
+from wcodec.codec.coding import Plan, encode_window, verify_window
 from wcodec.codec.plan import (
     BLOCK_ELEMENTS,
     LEVELS,
@@ -84,11 +84,14 @@ def encode_small(
     tensor: Tensor, data: NDArray[np.uint8], options: EncodeOptions, threads: int
 ) -> SmallLayer:
     """Encode a small tensor, all of whose bytes are given."""
-    plan = _plan(tensor, data, options)
-    blocks: list[batch.Blocks] = []
-    for window in plan.grid.windows(max(1, tensor.data_bytes)):  # one, whatever the memory
-        options.budget.check(tensor.name, window.size)
-        blocks += encode_window(plan, window, data, verify=options.verify, threads=threads)
+    plan, blocks = _plan(tensor, data, options)
+    if not blocks or options.verify:
+        for window in plan.grid.windows(max(1, tensor.data_bytes)):  # one, whatever the memory
+            options.budget.check(tensor.name, window.size)
+            if not blocks or window.descriptors is None:
+                blocks = encode_window(plan, window, data, verify=options.verify, threads=threads)
+            else:
+                verify_window(plan, window, data, blocks)
     codings = _codings(blocks)
     # A small layer whose blocks all came out raw or constant says so.
     family = plan.family if plan.family in codings else batch.RAW
@@ -125,7 +128,7 @@ class LayerEncoder:
             layer = encode_small(tensor, sample, self._options, self._options.budget.threads)
             self._reader.leave()
             return self.write(layer)
-        plan = _plan(tensor, sample, self._options)
+        plan, _ = _plan(tensor, sample, self._options)
         self._writer.begin_layer(_head(tensor, plan, plan.family))
         codings: set[int] = set()
         for blocks, size in self._blocks(plan, tensor, following):
@@ -215,7 +218,9 @@ def _sample_bytes(tensor: Tensor) -> int:
     return min(tensor.data_bytes, SAMPLE_BYTES)
 
 
-def _plan(tensor: Tensor, sample: NDArray[np.uint8], options: EncodeOptions) -> Plan:
+def _plan(
+    tensor: Tensor, sample: NDArray[np.uint8], options: EncodeOptions
+) -> tuple[Plan, list[batch.Blocks]]:
     return plan_layer(
         tensor.dtype,
         tensor.shape,

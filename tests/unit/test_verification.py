@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encoding with verify=True compares what its blocks decode to with the tensor."""
 
+import io
 import threading
 
 import numpy as np
 import pytest
+from support.arrays import gaussian
 
 import wcodec
 from wcodec import zstd_frame
-from wcodec.codec import batch
+from wcodec.codec import batch, plan
 
 
 def test_a_tensor_that_changes_while_it_is_encoded():
@@ -109,3 +111,25 @@ def test_a_zstd_frame_that_holds_other_data(monkeypatch):
     assert encode(False)
     with pytest.raises(wcodec.WcodecError, match="decoding it again gave other data"):
         encode(True)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_trial_that_encoded_other_data(monkeypatch, verify):
+    array = gaussian("BF16", 100_000).reshape(400, 250)
+    try_plan = plan.try_plan
+
+    def try_other(tried, sample):
+        other = sample.copy()
+        other[777] ^= 1
+        return try_plan(tried, other)
+
+    monkeypatch.setattr(plan, "try_plan", try_other)
+
+    def encode():
+        return wcodec.encode_checkpoint({"a": array}, io.BytesIO(), threads=1, verify=verify)
+
+    if not verify:
+        assert encode()["layers"][0]["coding"] == "rans32"
+        return
+    with pytest.raises(wcodec.WcodecError, match="decoding it again gave other data"):
+        encode()

@@ -10,6 +10,7 @@ from wcodec import zstd_frame
 from wcodec.codec import batch
 from wcodec.codec.layout import Grid, Window
 from wcodec.codec.structure import group_rows
+from wcodec.errors import WcodecError
 from wcodec.overlap import Buffers
 
 TRIAL_SHARE_UNIT = 1 << 20
@@ -74,14 +75,47 @@ def encode_window(
     return parts
 
 
-def trial_share(plan: Plan, sample: NDArray[np.uint8]) -> int:
-    """What the plan makes of the first bytes of a layer, in 1 / TRIAL_SHARE_UNIT of their size;
-    the headers of blocks count as nothing, as they do beside a layer of raw blocks.
+def verify_window(
+    plan: Plan, window: Window, data: NDArray[np.uint8], parts: list[batch.Blocks]
+) -> None:
+    """Decode what encode_window() has made of a window without row groups, and compare.
+
+    Raises WcodecError.
     """
+    assert window.descriptors is not None
+    headers = np.concatenate([part.headers for part in parts])
+    slack = np.zeros(batch.READ_SLACK_BYTES, np.uint8)
+    blocks = batch.Blocks(headers, np.concatenate([*(part.data for part in parts), slack]))
+    decoded = np.empty(window.size, np.uint8)
+    batch.decode_blocks(
+        blocks,
+        plan.family,
+        window.descriptors,
+        batch.NO_ROWS,
+        decoded,
+        plan.grid.unit_bytes,
+        threads=1,
+        layer="what was encoded",
+    )
+    if not np.array_equal(decoded, data):
+        raise WcodecError("encoding failed: decoding it again gave other data")
+
+
+class Trial(NamedTuple):
+    """What a plan makes of the first bytes of a layer: their blocks, in parts, not verified, and
+    the size in 1 / TRIAL_SHARE_UNIT of theirs; the headers of blocks count as nothing, as they do
+    beside a layer of raw blocks.
+    """
+
+    parts: list[batch.Blocks]
+    share: int
+
+
+def try_plan(plan: Plan, sample: NDArray[np.uint8]) -> Trial:
     grid = plan.grid.first_rows(len(sample))
-    size = 0
+    parts: list[batch.Blocks] = []
     for window in grid.windows(grid.data_bytes):
         data = sample[window.start : window.start + window.size]
-        parts = encode_window(plan, window, data, verify=False, threads=1)
-        size += sum(int(part.headers["payload_bytes"].sum()) for part in parts)
-    return size * TRIAL_SHARE_UNIT // grid.data_bytes
+        parts += encode_window(plan, window, data, verify=False, threads=1)
+    size = sum(int(part.headers["payload_bytes"].sum()) for part in parts)
+    return Trial(parts, size * TRIAL_SHARE_UNIT // grid.data_bytes)

@@ -6,6 +6,7 @@ that cover a contiguous run of the layer's bytes, so that either side works thro
 size in bounded memory.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from math import prod
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from wcodec.errors import CorruptError
 
 MAX_BAND_BYTES = 1 << 28
 MAX_PANEL_ROWS = 1 << 24
+MAX_KEPT_BLOCKS = 64  # of a window that is kept
 COLUMN_STEP = (
     batch.LANES
 )  # column bands begin at multiples of this, so that a step of rans16 never crosses a row
@@ -169,17 +171,20 @@ class Grid(NamedTuple):
         if n_bands == self.rows and self.row_bytes > aim_bytes:
             yield from self._row_windows(aim_bytes)
             return
-        columns = self.column_edges(0, self.col_bands)
+        if self.data_bytes <= aim_bytes and n_bands * self.col_bands <= MAX_KEPT_BLOCKS:
+            yield _whole_window(self)
+            return
         at_once = max(1, aim_bytes * n_bands // self.data_bytes)
         for band in range(0, n_bands, at_once):
-            rows = band_edges(n_bands, self.rows, band, min(band + at_once, n_bands))
-            first, last = int(rows[0]), int(rows[-1])
-            yield Window(
-                first * self.row_bytes,
-                (last - first) * self.row_bytes,
-                last - first,
-                self.descriptors(rows - first, columns),
-            )
+            yield self._row_bands(n_bands, band, min(band + at_once, n_bands))
+
+    def _row_bands(self, n_bands: int, begin: int, end: int) -> Window:
+        """The window of row bands begin to end - 1 of n_bands."""
+        rows = band_edges(n_bands, self.rows, begin, end)
+        first, last = int(rows[0]), int(rows[-1])
+        descriptors = self.descriptors(rows - first, self.column_edges(0, self.col_bands))
+        start, size = first * self.row_bytes, (last - first) * self.row_bytes
+        return Window(start, size, last - first, descriptors)
 
     @property
     def n_blocks(self) -> int:
@@ -229,6 +234,16 @@ class Grid(NamedTuple):
             parts.append(part.reshape(-1))
             first += n
         return np.concatenate(parts), row_index
+
+
+@functools.lru_cache(maxsize=64)
+def _whole_window(grid: Grid) -> Window:
+    """The one window of a small grid; layers of a model have few shapes."""
+    n_bands = bands(grid.rows, grid.block_rows)
+    window = grid._row_bands(n_bands, 0, n_bands)
+    assert window.descriptors is not None
+    window.descriptors.flags.writeable = False
+    return window
 
 
 def all_blocks(grids: Sequence[Grid]) -> NDArray[np.void]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wcodec.codec import batch, rans32
-from wcodec.codec.coding import TRIAL_SHARE_UNIT, Plan, trial_share
+from wcodec.codec.coding import TRIAL_SHARE_UNIT, Plan, Trial, try_plan
 from wcodec.codec.layout import COLUMN_STEP, Grid, matrix_shape
 from wcodec.codec.spatial import FLOAT_FORMS, FORMS, SpatialOptions, spatial_pays
 from wcodec.codec.structure import row_groups_pay
@@ -67,31 +67,34 @@ def plan_layer(
     level: str,
     block_elements: int,
     spatial: SpatialOptions,
-) -> Plan:
-    """Plan a layer from its first bytes (all of them, or SAMPLE_BYTES at least)."""
+) -> tuple[Plan, list[batch.Blocks]]:
+    """Plan a layer from its first bytes (all of them, or SAMPLE_BYTES at least). If a trial has
+    encoded all of it as planned, its blocks are returned, too, not verified.
+    """
     w = unit_bytes(dtype)
     if data_bytes == 0:
-        return Plan(batch.RAW, 0, Grid(0, 0, w, 0, 0, 0, False))
+        return Plan(batch.RAW, 0, Grid(0, 0, w, 0, 0, 0, False)), []
     thorough = level == "max"
     layer = _Layer(dtype, shape, data_bytes, sample, thorough, block_elements, spatial)
     candidates = list(layer.candidates())
     if len(candidates) == 1:
-        return candidates[0]
+        return candidates[0], []
     best = Plan(batch.RAW, 0, choose_grid(1, data_bytes // w, w, block_elements))
-    share = TRIAL_SHARE_UNIT
-    trial = layer.trial()
+    made = Trial([], TRIAL_SHARE_UNIT)
+    sample = layer.trial()
     for plan in candidates:
-        own = trial_share(plan, trial)
+        trial = try_plan(plan, sample)
         # What comes later decodes slower than what came before.
-        if own + (0 if thorough else _least_gain(best, share)) < share:
-            best, share = plan, own
-    slow = thorough and best.family == batch.LZ
-    return best._replace(zstd_level=MAX_ZSTD_LEVEL) if slow else best
+        if trial.share + (0 if thorough else _least_gain(best, made.share)) < made.share:
+            best, made = plan, trial
+    if thorough and best.family == batch.LZ:
+        return best._replace(zstd_level=MAX_ZSTD_LEVEL), []
+    return best, made.parts if len(sample) == data_bytes else []
 
 
 def _least_gain(plan: Plan, share: int) -> int:
-    """What a coding that decodes slower than this plan must save more than, both as trial_share()
-    has them.
+    """What a coding that decodes slower than this plan must save more than, both as Trial has
+    them.
     """
     if plan.family != batch.RANS16:
         return share // MIN_GAIN_SHARE
@@ -161,7 +164,7 @@ def estimate_codings(
     trial = layer.trial()
     found = {batch.RAW: data_bytes}
     for plan in layer.candidates(every=True):
-        size = trial_share(plan, trial) * data_bytes // TRIAL_SHARE_UNIT
+        size = try_plan(plan, trial).share * data_bytes // TRIAL_SHARE_UNIT
         found[plan.family] = min(size, found.get(plan.family, size))
     return found
 
