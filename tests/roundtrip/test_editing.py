@@ -58,9 +58,17 @@ def test_one_layer(path, tmp_path):
 def test_editing(path, tmp_path, monkeypatch):
     output = tmp_path / "edited.wcodec"
     new = {"c": np.ones(7, np.float16), "more": gaussian("F16", 1000)}
+    decoded = []
+    decode_blocks = batch.decode_blocks
+
+    def noted(*arguments, layer, **options):
+        decoded.append(layer)
+        decode_blocks(*arguments, layer=layer, **options)
+
     with monkeypatch.context() as patched:  # what is not touched is not decoded
-        patched.setattr(batch, "decode_blocks", None)
+        patched.setattr(batch, "decode_blocks", noted)
         statistics = wcodec.edit_checkpoint(path, output, new, remove=["b"])
+    assert set(decoded) <= {"what was encoded"}
     assert set(statistics["copied"]) == {"a", "tied", "empty"}
     assert statistics["replaced"] == ["c"]
     assert statistics["added"] == ["more"]
