@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import io
 import lzma
 import warnings
 from collections.abc import Callable
@@ -24,7 +23,8 @@ from typing import Any
 import numpy as np
 import zstandard
 
-import wcodec
+import wcodec.numpy
+from wcodec.codec.batch import bytes_file
 from wcodec.dtypes import dtype_name
 
 Arrays = dict[str, np.ndarray]
@@ -48,12 +48,14 @@ class Codec:
 
 def wcodec_codec(threads: int, verify: bool) -> Codec:
     def encode(arrays: Arrays) -> list[bytes]:
-        file = io.BytesIO()
+        # What wcodec.numpy.save does, which always verifies.
+        file = bytes_file(sum(array.nbytes for array in arrays.values()))
         wcodec.encode_checkpoint(arrays, file, threads=threads, verify=verify, duplicates=True)
+        file.truncate()
         return [file.getvalue()]
 
     def decode(encoded: list[bytes]) -> Arrays:
-        return wcodec.decode_checkpoint(io.BytesIO(encoded[0]), threads=threads)
+        return wcodec.numpy.load(encoded[0], threads=threads)
 
     return Codec("wcodec" if verify else "wcodec verify=False", encode, decode)
 
