@@ -13,12 +13,16 @@ from wcodec import zstd_frame
 from wcodec.codec import batch, plan
 
 
-def test_a_tensor_that_changes_while_it_is_encoded():
+@pytest.mark.parametrize("row_stride", [1 << 12, (1 << 12) + 8])
+def test_a_tensor_that_changes_while_it_is_encoded(row_stride):
     """Its last bytes are counted up all the time, so they differ between copy and comparison."""
-    matrix = np.random.default_rng(1).integers(0, 256, 1 << 22, dtype=np.uint8)
-    counter = matrix[-8:].view(np.uint64)
+    rows, cols = 1 << 10, 1 << 12
+    matrix = np.random.default_rng(1).integers(0, 256, rows * row_stride, dtype=np.uint8)
+    end = (rows - 1) * row_stride + cols
+    counter = matrix[end - 8 : end].view(np.uint64)
     descriptors = np.zeros(1, batch.DESCRIPTOR)
-    descriptors["rows"], descriptors["cols"] = 1, len(matrix)
+    descriptors["rows"], descriptors["cols"] = rows, cols
+    descriptors["row_stride"] = row_stride
     descriptors["row_index_first"] = batch.NO_ROW_INDEX
     ended = threading.Event()
 
