@@ -5,7 +5,7 @@
 #include <immintrin.h>
 
 #include "crc32.hpp"
-#include "crc32_fold.hpp"
+#include "crc32_fold_x86.hpp"
 
 namespace wcodec {
 namespace {
