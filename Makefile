@@ -33,7 +33,7 @@ test-threads:
 	@fuzz/threads.sh
 
 test-avx512:
-	@tests/bare_metal/run.sh
+	@tests/emulated/avx512.sh
 
 bench: .venv-bench/ready
 	@.venv-bench/bin/python benchmarks/run.py

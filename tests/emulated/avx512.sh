@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Check the kernels of AVX-512 on a machine without AVX-512: tests/bare_metal/run.sh. They are linked with checks.cpp into a program
+# Check the kernels of AVX-512 on a machine without AVX-512: tests/emulated/avx512.sh. They are linked with checks.cpp into a program
 # that needs no system, and Bochs, an emulator of the whole machine, runs it from a CD. Takes some three minutes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -7,7 +7,7 @@ needed="bochs bochs-term isolinux syslinux-common xorriso"
 for tool in bochs xorriso; do
     command -v $tool >/dev/null || { echo "this needs an emulator: apt-get install $needed" >&2; exit 1; }
 done
-build=build/bare_metal
+build=build/emulated_avx512
 rm -rf $build
 mkdir -p $build/cd/isolinux
 common="-std=c++20 -O2 -Icore -ffreestanding -fno-exceptions -fno-rtti -fno-stack-protector -fno-pic -fno-threadsafe-statics
@@ -20,10 +20,10 @@ compile() {  # FLAGS FILE...
         objects+=("$build/$(basename "$file").o")
     done
 }
-compile "" core/{rans16_scalar,planes,frequency_table,token_coder,crc32}.cpp tests/bare_metal/system.cpp tests/bare_metal/boot.S
-compile "-DCHECKED=AVX512_KERNELS" tests/bare_metal/checks.cpp
-compile "-include tests/bare_metal/bochs.hpp $isa" core/{rans16_avx512,token_coder_avx512,crc32_avx512,rans32_avx2,token_coder_avx2}.cpp
-ld -nostdlib -static --no-warn-rwx-segments -T tests/bare_metal/link.ld -o $build/checks.elf "${objects[@]}"
+compile "" core/{rans16_scalar,planes,frequency_table,token_coder,crc32}.cpp tests/emulated/system.cpp tests/emulated/boot.S
+compile "-DCHECKED=AVX512_KERNELS" tests/emulated/checks.cpp
+compile "-include tests/emulated/bochs.hpp $isa" core/{rans16_avx512,token_coder_avx512,crc32_avx512,rans32_avx2,token_coder_avx2}.cpp
+ld -nostdlib -static --no-warn-rwx-segments -T tests/emulated/link.ld -o $build/checks.elf "${objects[@]}"
 objcopy -O elf32-i386 $build/checks.elf $build/cd/checks.elf  # what the loader takes; the code in it is of 64 bits
 
 cp /usr/lib/ISOLINUX/isolinux.bin /usr/lib/syslinux/modules/bios/{ldlinux,mboot,libcom32}.c32 $build/cd/isolinux
