@@ -1,6 +1,6 @@
 # Each target does its own set-up (scripts/setup.sh), again when a build input is newer than it.
 
-.PHONY: demo test test-torch test-full test-asan test-threads test-avx512 fuzz bench lint format clean
+.PHONY: demo test test-torch test-full test-asan test-threads test-avx512 test-neon fuzz bench lint format clean
 .NOTPARALLEL:
 
 python := .venv/bin/python
@@ -34,6 +34,9 @@ test-threads:
 
 test-avx512:
 	@tests/emulated/avx512.sh
+
+test-neon:
+	@tests/emulated/neon.sh
 
 bench: .venv-bench/ready
 	@.venv-bench/bin/python benchmarks/run.py

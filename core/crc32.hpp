@@ -13,6 +13,7 @@ uint32_t crc32_scalar(const uint8_t* data, size_t size, uint32_t start);
 uint32_t crc32_avx2(const uint8_t* data, size_t size, uint32_t start);
 uint32_t crc32_avx2_vpclmul(const uint8_t* data, size_t size, uint32_t start);
 uint32_t crc32_avx512(const uint8_t* data, size_t size, uint32_t start);
+uint32_t crc32_neon(const uint8_t* data, size_t size, uint32_t start);
 
 // CRC of two byte strings one after the other, from their CRCs and the size of the second.
 uint32_t crc32_combine(uint32_t first, uint32_t second, uint64_t second_bytes);

@@ -2,22 +2,24 @@
 //
 // Which backend runs: the list, best first, and the choice. bindings.cpp chooses once at import
 // (WCODEC_BACKEND, else the first).
-// A backend needs the processor's word for its instructions (CPUID) and the system's that it saves
-// their registers (XCR0).
+// On x86-64 a backend needs the processor's word for its instructions (CPUID) and the system's that
+// it saves their registers (XCR0). On aarch64 NEON is always there, and the system names the rest.
 #include <atomic>
 #include <cstring>
 
 #include "crc32.hpp"
 #include "kernels.hpp"
 
-#ifdef WCODEC_X86_64
+#if defined(WCODEC_X86_64)
 #include <cpuid.h>
+#elif defined(WCODEC_AARCH64) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace wcodec {
 namespace {
 
-#ifdef WCODEC_X86_64
+#if defined(WCODEC_X86_64)
 
 constexpr uint32_t bit(unsigned n) { return uint32_t(1) << n; }
 
@@ -67,23 +69,40 @@ Features detect() {
     return features;
 }
 
+#elif defined(WCODEC_AARCH64)
+
+bool has_pmull() {
+#if defined(__APPLE__)
+    return true;
+#elif defined(__linux__)
+    return (getauxval(AT_HWCAP) & HWCAP_PMULL) != 0;
+#else
+    return false;
+#endif
+}
+
 #endif
 
 struct Backends {
     const Kernels* list[4];
     size_t n = 0;
-#ifdef WCODEC_X86_64
+#if defined(WCODEC_X86_64)
     Kernels avx2_vpclmul = AVX2_KERNELS;  // with another CRC
+#elif defined(WCODEC_AARCH64)
+    Kernels neon = NEON_KERNELS;  // with the CRC that the processor can do
 #endif
 
     Backends() {
-#ifdef WCODEC_X86_64
+#if defined(WCODEC_X86_64)
         const Features features = detect();
         if (features.avx512) list[n++] = &AVX512_KERNELS;
         avx2_vpclmul.name = "avx2_vpclmul";
         avx2_vpclmul.crc32 = crc32_avx2_vpclmul;
         if (features.avx2_vpclmul) list[n++] = &avx2_vpclmul;
         if (features.avx2) list[n++] = &AVX2_KERNELS;
+#elif defined(WCODEC_AARCH64)
+        if (!has_pmull()) neon.crc32 = crc32_scalar;
+        list[n++] = &neon;
 #endif
         list[n++] = &SCALAR_KERNELS;
     }

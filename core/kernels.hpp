@@ -161,6 +161,8 @@ extern const Kernels SCALAR_KERNELS;
 // Built for x86-64 (WCODEC_X86_64) only; to be used only where dispatch.cpp says so.
 extern const Kernels AVX2_KERNELS;
 extern const Kernels AVX512_KERNELS;
+// Built for aarch64 (WCODEC_AARCH64) only; its CRC is to be used only where dispatch.cpp says so.
+extern const Kernels NEON_KERNELS;
 
 // Entries that another backend reuses.
 void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, uint32_t code_mask,
@@ -178,6 +180,8 @@ const uint8_t* decode_token_steps_avx2(uint32_t* states, const uint8_t* from, co
 const uint8_t* decode_token_steps_avx512(uint32_t* states, const uint8_t* from, const uint8_t* end,
                                          const uint8_t* ids, size_t n_steps,
                                          const TokenSlots* tables, uint8_t* symbols);
+size_t join_words_scalar(const WordJoin& join, const uint8_t* symbols, size_t n, const uint8_t* raw,
+                         uint8_t* units);
 size_t join_words_avx2(const WordJoin& join, const uint8_t* symbols, size_t n, const uint8_t* raw,
                        uint8_t* units);
 

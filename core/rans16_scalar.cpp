@@ -237,11 +237,6 @@ void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStrea
     }
 }
 
-// rans32_units.cpp does all of them.
-size_t join_no_words(const WordJoin&, const uint8_t*, size_t, const uint8_t*, uint8_t*) {
-    return 0;
-}
-
 }  // namespace
 
 void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, uint32_t, Survey& result) {
@@ -254,10 +249,15 @@ void survey_words_scalar(const uint8_t* words, size_t n, uint32_t w, uint32_t, S
     }
 }
 
+// None: rans32_units.cpp does all of them.
+size_t join_words_scalar(const WordJoin&, const uint8_t*, size_t, const uint8_t*, uint8_t*) {
+    return 0;
+}
+
 const Kernels SCALAR_KERNELS = {
-    "scalar",      crc32_scalar,   survey_words_scalar,       split_steps_scalar,
-    encode_stream, decode_streams, encode_token_steps_scalar, decode_token_steps_scalar,
-    join_no_words,
+    "scalar",          crc32_scalar,   survey_words_scalar,       split_steps_scalar,
+    encode_stream,     decode_streams, encode_token_steps_scalar, decode_token_steps_scalar,
+    join_words_scalar,
 };
 
 }  // namespace wcodec

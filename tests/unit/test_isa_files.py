@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-OBJECTS = sorted(Path(__file__).parents[2].glob("build/CMakeFiles/wcodec_core.dir/core/*_avx*.o"))
+BUILD = Path(__file__).parents[2] / "build/CMakeFiles/wcodec_core.dir/core"
+OBJECTS = sorted([*BUILD.glob("*_avx*.o"), *BUILD.glob("*_neon*.o")])
 
 
-@pytest.mark.skipif(not OBJECTS, reason="no x86-64 build folder beside the tests")
+@pytest.mark.skipif(not OBJECTS, reason="no build folder with ISA files beside the tests")
 @pytest.mark.skipif(shutil.which("nm") is None, reason="no nm")
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
 def test_no_symbol_is_shared(path):
@@ -27,4 +28,5 @@ def test_no_symbol_is_shared(path):
     exported = kinds.get("T", []) + kinds.get("D", []) + kinds.get("R", [])
     # The table of kernels, or functions that say in their names what they need.
     assert exported
-    assert all("avx" in name.split("(")[0].lower() for name in exported)
+    isa = "neon" if "_neon" in path.name else "avx"
+    assert all(isa in name.split("(")[0].lower() for name in exported)
