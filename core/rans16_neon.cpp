@@ -13,6 +13,8 @@
 #include "planes.hpp"
 
 #define INLINE __attribute__((always_inline)) inline
+// Loops over registers: Clang leaves some of them loops, and then their registers are memory.
+#define UNROLL _Pragma("GCC unroll 8")
 
 namespace wcodec {
 namespace {
@@ -232,6 +234,7 @@ INLINE void take_bytes(const uint8_t*& from, const Bytes64& which, Bytes64& lane
     const uint64_t mask = as_number(masks);
     const uint64_t counts = running_counts(masks);
     const uint64_t begins = counts << 8;
+    UNROLL
     for (uint32_t v = 0; v < GROUP_VECTORS; ++v) {
         const uint8_t* low = EXPAND.to + 8 + 16 * (mask >> 16 * v & 0xFF);
         const uint8_t* high = EXPAND.to + 16 * (mask >> (16 * v + 8) & 0xFF);
@@ -289,6 +292,7 @@ INLINE void decode_group(uint32_t g, const DecodeTables& tables, const DecodeStr
     constexpr FieldMap map = FIELD_MAPS[form];
     Bytes64 symbols, value_high{}, value_low{}, due;
     uint8x16_t last = bytes_of(0);
+    UNROLL
     for (uint32_t v = 0; v < GROUP_VECTORS; ++v) {
         const uint8x16_t slot = states.low.val[v];
         const uint8x16_t symbol = symbols_of(tables, slot);
@@ -320,6 +324,7 @@ INLINE void decode_group(uint32_t g, const DecodeTables& tables, const DecodeStr
         value_high = with_high;
         value_low = with_low;
     }
+    UNROLL
     for (uint32_t v = 0; v < GROUP_VECTORS; ++v)
         join_vector<form>(g, v, value_high.val[v], value_low.val[v], raw, to);
 }
@@ -437,6 +442,7 @@ constexpr Gather GATHER = make_gather<bits>();
 template <unsigned bits>
 INLINE void pack_field(const Bytes64& fields, uint8_t* to) {
     Bytes64 strings;
+    UNROLL
     for (uint32_t v = 0; v < GROUP_VECTORS; ++v) {
         const uint16x8_t field = words(fields.val[v]);
         const uint32x4_t two = vreinterpretq_u32_u16(
@@ -465,6 +471,7 @@ INLINE void split_group_of_bytes(uint32_t g, const uint8_t* units, uint16_t* val
     constexpr FieldMap map = FIELD_MAPS[form];
     constexpr uint32_t CODED = map.value_mask >> BYTE_SHIFT;
     Bytes64 fields;
+    UNROLL
     for (uint32_t v = 0; v < GROUP_VECTORS; ++v) {
         const uint32_t lane = g * GROUP_LANES + v * VECTOR_LANES;
         const uint8x16_t unit = load(units + lane);
@@ -513,6 +520,7 @@ INLINE void split_group(uint32_t g, const uint8_t* units, uint16_t* values, uint
     units += g * GROUP_LANES * map.unit_bytes;
     uint8_t* low_fields = raw + map.top_field;
     Bytes64 fields, middle;
+    UNROLL
     for (uint32_t v = 0; v < GROUP_VECTORS; ++v) {
         const uint32_t lane = g * GROUP_LANES + v * VECTOR_LANES;
         const Words word = load_words<form>(units, v);
@@ -686,6 +694,7 @@ void index_values(const FieldMap& map, const Indexing& indexing, const EncodeTab
     for (uint64_t i = 0; i < n_lanes; i += GROUP_LANES) {
         Bytes64 index, escapes;
         uint8x16_t any = bytes_of(0);
+        UNROLL
         for (uint32_t v = 0; v < GROUP_VECTORS; ++v) {
             const uint16_t* from = values + i + v * VECTOR_LANES;
             index.val[v] = vuzp1q_u8(distance(from), distance(from + 8));
@@ -729,6 +738,7 @@ INLINE void put_bytes(uint8_t*& to, const Bytes64& which, const Bytes64& lanes) 
     const uint64_t mask = as_number(masks);
     const uint64_t ends = running_counts(masks);
     to -= ends >> 56;
+    UNROLL
     for (uint32_t i = GROUP_EIGHTS; i-- > 0;) {
         const uint8_t* places = COMPRESS.to[i % 2][mask >> 8 * i & 0xFF];
         vst1_u8(to + (ends >> 8 * i & 0xFF) - 8, vqtbl1_u8(lanes.val[i / 2], vld1_u8(places)));
@@ -750,6 +760,7 @@ INLINE void encode_group(const EncodeTables& tables, const uint8_t* indices, Sta
                          uint8_t*& to) {
     Bytes64 leaves;
     const Bytes64 leaving = states.low;
+    UNROLL
     for (uint32_t v = 0; v < GROUP_VECTORS; ++v) {
         const uint8x16_t index = load(indices + v * VECTOR_LANES);
         const uint8x16_t frequency = look_up<n_parts>(tables.frequency, index);
