@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p build/threads
-mapfile -t sources < <(ls core/*.cpp fuzz/threads.cpp | grep -v '_avx\|bindings')
+mapfile -t sources < <(ls core/*.cpp fuzz/threads.cpp | grep -v '_avx\|_neon\|bindings')
 build() {
     local to=build/threads/$1
     shift
