@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wcodec.checksum import crc32
 from wcodec.dtypes import dtype_name
 from wcodec.safetensors_file import (
     METADATA_KEY,
@@ -161,15 +162,15 @@ def find_duplicates(tensors: Sequence[Tensor]) -> dict[str, str]:
     """Map the name of each tensor whose bytes an earlier one has already to the name of the first
     such tensor.
 
-    Tensors of equal size are compared by a hash of their first bytes, then by a 128-bit hash of all
+    Tensors of equal size are compared by a CRC of their first bytes, then by a 128-bit hash of all
     (BLAKE2b), then byte by byte, so most tensors are hardly read.
     """
     duplicates: dict[str, str] = {}
     for same_size in _grouped(tensors, lambda tensor: tensor.data_bytes):
         if same_size[0].data_bytes < MIN_DUPLICATE_BYTES:
             continue
-        for same_start in _grouped(same_size, _hash_start):
-            for same_hash in _grouped(same_start, _hash_all):
+        for same_start in _grouped(same_size, _crc_of_start):
+            for same_hash in _grouped(same_start, _hash):
                 first = same_hash[0]
                 for other in same_hash[1:]:
                     if _equal(first, other):
@@ -196,19 +197,15 @@ def _grouped(tensors: Sequence[Tensor], key: Callable[[Tensor], object]) -> list
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _hash_start(tensor: Tensor) -> bytes:
-    return _hash(tensor, GLANCE_BYTES)
+def _crc_of_start(tensor: Tensor) -> int:
+    return crc32(next(pieces(tensor, GLANCE_BYTES)))
 
 
-def _hash_all(tensor: Tensor) -> bytes:
-    return _hash(tensor, None)
-
-
-def _hash(tensor: Tensor, end: int | None) -> bytes:
+def _hash(tensor: Tensor) -> bytes:
     import hashlib
 
     digest = hashlib.blake2b(digest_size=16)
-    for piece in pieces(tensor, end):
+    for piece in pieces(tensor):
         digest.update(piece.data)
     return digest.digest()
 

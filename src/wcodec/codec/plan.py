@@ -47,6 +47,7 @@ MIN_RANS16_BYTES_GAIN_SHARE = (160, 128)
 MIN_RANS16_FLOATS_GAIN_SHARE = (256, 50)
 MIN_TRIED_UNITS = 4 << 10
 PICKED = 4096
+FEW = 512
 MIN_EQUAL_SHARE = 8
 PICKED_LINES = 64
 MIN_UNEVEN_SHARE = 7
@@ -120,9 +121,15 @@ def has_repeats(sample: NDArray[np.uint8], w: int) -> bool:
     ones always are.
     """
     words = _picked(sample[: len(sample) // 8 * 8].view("<u8" if w == 2 else "<u4"))
+    few = words[:: max(1, len(words) // FEW)]
+    if _n_distinct(few) == len(few):  # as of nearly all layers
+        return False
+    return _n_distinct(words) < len(words) - len(words) // MIN_EQUAL_SHARE
+
+
+def _n_distinct(words: NDArray[Any]) -> int:
     ordered = np.sort(words)
-    n_distinct = 1 + int((ordered[1:] != ordered[:-1]).sum())
-    return n_distinct < len(words) - len(words) // MIN_EQUAL_SHARE
+    return 1 + int((ordered[1:] != ordered[:-1]).sum())
 
 
 def has_uneven_lines(sample: NDArray[np.uint8], dtype: str, cols: int) -> bool:
