@@ -46,7 +46,7 @@ ALLOWED = {
     "codec": CODEC,
     "codec.batch": CODEC | {"_core"},
     "safetensors_stream": LEAVES | {"safetensors_file"},
-    "sources": LEAVES | {"safetensors_file", "safetensors_stream"},
+    "sources": LEAVES | {"checksum", "safetensors_file", "safetensors_stream"},
     "checkpoint": CONTAINER | {"publication", "safetensors_file"},
     "directories": LEAVES | {"checkpoint", "progress", "publication"},
     "windows": WINDOWS,
