@@ -85,13 +85,12 @@ def encode_small(
 ) -> SmallLayer:
     """Encode a small tensor, all of whose bytes are given."""
     plan, blocks = _plan(tensor, data, options)
-    if not blocks or options.verify:
-        for window in plan.grid.windows(max(1, tensor.data_bytes)):  # one, whatever the memory
-            options.budget.check(tensor.name, window.size)
-            if not blocks or window.descriptors is None:
-                blocks = encode_window(plan, window, data, verify=options.verify, threads=threads)
-            else:
-                verify_window(plan, window, data, blocks)
+    for window in plan.grid.windows(max(1, tensor.data_bytes)):  # one, whatever the memory
+        options.budget.check(tensor.name, window.size)
+        if not blocks:
+            blocks = encode_window(plan, window, data, verify=options.verify, threads=threads)
+        elif options.verify:
+            verify_window(plan, window, data, blocks)
     codings = _codings(blocks)
     # A small layer whose blocks all came out raw or constant says so.
     family = plan.family if plan.family in codings else batch.RAW

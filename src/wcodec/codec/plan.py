@@ -70,7 +70,8 @@ def plan_layer(
     spatial: SpatialOptions,
 ) -> tuple[Plan, list[batch.Blocks]]:
     """Plan a layer from its first bytes (all of them, or SAMPLE_BYTES at least). If a trial has
-    encoded all of it as planned, its blocks are returned, too, not verified.
+    encoded all of it as planned, and without row groups, its blocks are returned, too, not
+    verified.
     """
     w = unit_bytes(dtype)
     if data_bytes == 0:
@@ -90,7 +91,8 @@ def plan_layer(
             best, made = plan, trial
     if thorough and best.family == batch.LZ:
         return best._replace(zstd_level=MAX_ZSTD_LEVEL), []
-    return best, made.parts if len(sample) == data_bytes else []
+    whole = len(sample) == data_bytes and not best.grid.row_groups
+    return best, made.parts if whole else []
 
 
 def _least_gain(plan: Plan, share: int) -> int:
