@@ -9,6 +9,7 @@
 #include <immintrin.h>
 
 #include "crc32.hpp"
+#include "encode_index.hpp"
 #include "kernels.hpp"
 #include "planes.hpp"
 
@@ -792,84 +793,22 @@ constexpr Compress make_compress() {
 
 constexpr Compress COMPRESS = make_compress();
 
-// What the encoder looks up by index, in registers of bytes. x / f is x * INVERSE >> 16 or one
-// more: for x < 256 f the estimate is short by less than x / 65536 and a rounding.
+// IndexTables in registers.
 struct EncodeTables {
     Part frequency[MAX_SYMBOLS / 16];
     Part cum[MAX_SYMBOLS / 16];
     Part inverse_low[MAX_SYMBOLS / 16];
     Part inverse_high[MAX_SYMBOLS / 16];
-    Part escape[MAX_SYMBOLS / 16];  // IS_ESCAPE or 0
+    Part escape[MAX_SYMBOLS / 16];
 };
-
-// How codes become indices. The codes of most tables are close together: then an index is the
-// distance from the first, and `last` stands for all codes outside. Else it is the symbol.
-struct Indexing {
-    bool by_distance;
-    uint32_t first;
-    uint32_t shift;
-    uint32_t last;
-    bool has_escape;
-    uint8_t symbol_of[N_CODES];  // unless by_distance
-};
-
-Indexing choose_indexing(const FieldMap& map, const FrequencyTable& table) {
-    Indexing indexing;
-    indexing.has_escape = table.escape != NO_ESCAPE;
-    indexing.shift = static_cast<uint32_t>(__builtin_ctz(map.value_mask >> CODE_SHIFT));
-    // Values ascend, but for that of the escape, which is 0 and the last.
-    const uint32_t n_values = table.n_symbols - indexing.has_escape;
-    indexing.first = table.value[0] >> CODE_SHIFT;
-    const uint32_t end = table.value[n_values - 1] >> CODE_SHIFT;
-    indexing.last = ((end - indexing.first) >> indexing.shift) + indexing.has_escape;
-    indexing.by_distance = indexing.last < MAX_SYMBOLS;
-    if (indexing.by_distance) return indexing;
-    indexing.last = table.n_symbols - 1;
-    __builtin_memset(indexing.symbol_of, static_cast<int>(table.n_symbols - 1), N_CODES);
-    for (uint32_t i = 0; i < n_values; ++i)
-        indexing.symbol_of[table.value[i] >> CODE_SHIFT] = static_cast<uint8_t>(i);
-    return indexing;
-}
 
 void build_tables(const FrequencyTable& table, const Indexing& indexing, EncodeTables& tables) {
-    uint8_t frequency[MAX_SYMBOLS], cum[MAX_SYMBOLS], escape[MAX_SYMBOLS];
-    uint8_t inverse_low[MAX_SYMBOLS], inverse_high[MAX_SYMBOLS];
-    const auto put = [&](uint32_t index, uint32_t symbol, uint32_t begin) {
-        const uint32_t f = table.frequency[symbol];
-        const uint32_t inverse = f == 1 ? 65535 : 65536 / f;
-        frequency[index] = static_cast<uint8_t>(f);
-        cum[index] = static_cast<uint8_t>(begin);
-        inverse_low[index] = static_cast<uint8_t>(inverse);
-        inverse_high[index] = static_cast<uint8_t>(inverse >> 8);
-        escape[index] = symbol == table.escape ? IS_ESCAPE : 0;
-    };
-    // Codes without a symbol are escapes. Without an escape symbol the caller's table covers all.
-    const uint32_t other = table.n_symbols - 1;
-    for (uint32_t index = 0; index < MAX_SYMBOLS; ++index)
-        put(index, other, SCALE - table.frequency[other]);
-    uint32_t begin = 0;
-    for (uint32_t i = 0; i < table.n_symbols; begin += table.frequency[i], ++i) {
-        if (i == table.escape) continue;
-        const uint32_t distance =
-            ((table.value[i] >> CODE_SHIFT) - indexing.first) >> indexing.shift;
-        put(indexing.by_distance ? distance : i, i, begin);
-    }
-    make_parts(frequency, MAX_SYMBOLS / 16, tables.frequency);
-    make_parts(cum, MAX_SYMBOLS / 16, tables.cum);
-    make_parts(inverse_low, MAX_SYMBOLS / 16, tables.inverse_low);
-    make_parts(inverse_high, MAX_SYMBOLS / 16, tables.inverse_high);
-    make_parts(escape, MAX_SYMBOLS / 16, tables.escape);
-}
-
-INLINE void put_escape(const FieldMap& map, EncodeStream& stream, uint32_t code) {
-    const uint32_t value = code << CODE_SHIFT;
-    const uint64_t i = stream.n_escapes++;
-    if (map.n_escape_lists == 1) {
-        stream.escapes_high[i] = static_cast<uint8_t>(value >> map.escape_shift);
-    } else {
-        stream.escapes_high[i] = static_cast<uint8_t>(value >> 8);
-        stream.escapes_low[i] = static_cast<uint8_t>(value);
-    }
+    const IndexTables bytes = make_index_tables(table, indexing);
+    make_parts(bytes.frequency, MAX_SYMBOLS / 16, tables.frequency);
+    make_parts(bytes.cum, MAX_SYMBOLS / 16, tables.cum);
+    make_parts(bytes.inverse_low, MAX_SYMBOLS / 16, tables.inverse_low);
+    make_parts(bytes.inverse_high, MAX_SYMBOLS / 16, tables.inverse_high);
+    make_parts(bytes.escape, MAX_SYMBOLS / 16, tables.escape);
 }
 
 template <uint32_t n_parts>
@@ -878,22 +817,13 @@ INLINE void parts_of(__m256i index, __m256i* indices) {
         indices[p] = _mm256_sub_epi8(index, bytes_of(static_cast<int>(16 * p)));
 }
 
-// Puts indices (bytes) in the place of the codes, and lists the escapes.
+// Puts indices by distance (bytes) in the place of the codes, and lists the escapes.
 template <uint32_t n_parts>
 void index_codes(const FieldMap& map, const Indexing& indexing, const EncodeTables& tables,
                  EncodeStream& stream) {
     const uint64_t n_lanes = stream.n_steps * LANES;
     const uint16_t* codes = stream.values;
     uint8_t* indices = reinterpret_cast<uint8_t*>(stream.values);
-    if (!indexing.by_distance) {
-        for (uint64_t i = 0; i < n_lanes; ++i) {
-            const uint32_t code = codes[i];
-            const uint8_t symbol = indexing.symbol_of[code];
-            if (indexing.has_escape && symbol == indexing.last) put_escape(map, stream, code);
-            indices[i] = symbol;
-        }
-        return;
-    }
     const __m256i first = words_of(static_cast<int>(indexing.first));
     const __m256i last = words_of(static_cast<int>(indexing.last));
     const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(indexing.shift));
@@ -1002,13 +932,12 @@ void encode_stream(const FieldMap& map, const FrequencyTable& frequencies, Encod
     EncodeTables tables;
     build_tables(frequencies, indexing, tables);
     stream.n_escapes = 0;
-    if (indexing.last < 32) {
-        index_codes<2>(map, indexing, tables, stream);
-        encode_indices<2>(tables, stream, fetcher);
-    } else {
-        index_codes<4>(map, indexing, tables, stream);
-        encode_indices<4>(tables, stream, fetcher);
-    }
+    const bool few = indexing.last < 32;
+    if (indexing.by_distance)
+        (few ? index_codes<2> : index_codes<4>)(map, indexing, tables, stream);
+    else
+        index_by_symbol(map, indexing, 0, stream);
+    (few ? encode_indices<2> : encode_indices<4>)(tables, stream, fetcher);
 }
 
 }  // namespace

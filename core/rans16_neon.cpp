@@ -9,6 +9,7 @@
 #include <arm_neon.h>
 
 #include "crc32.hpp"
+#include "encode_index.hpp"
 #include "kernels.hpp"
 #include "planes.hpp"
 
@@ -590,104 +591,35 @@ void split_steps(Form form, const uint8_t* units, size_t n_steps, uint16_t* valu
 
 // ---- encoding ----
 
-// How values become indices. Those of most tables are close together: then an index is the distance
-// from the first, in steps of the map's lowest bit, and `last` stands for all values outside. Else
-// it is the symbol.
-struct Indexing {
-    bool by_distance;
-    bool has_escape;
-    uint32_t first;  // the lowest value
-    uint32_t shift;
-    uint32_t last;
-    uint8_t symbol_of[N_CODES];  // unless by_distance
-};
-
-Indexing choose_indexing(const FieldMap& map, const FrequencyTable& table) {
-    Indexing indexing;
-    indexing.has_escape = table.escape != NO_ESCAPE;
-    indexing.shift = static_cast<uint32_t>(__builtin_ctz(map.value_mask));
-    // Values ascend, but for that of the escape, which is 0 and the last.
-    const uint32_t n_values = table.n_symbols - indexing.has_escape;
-    indexing.first = table.value[0];
-    indexing.last =
-        ((table.value[n_values - 1] - indexing.first) >> indexing.shift) + indexing.has_escape;
-    indexing.by_distance = indexing.last < MAX_SYMBOLS;
-    if (indexing.by_distance) return indexing;
-    indexing.last = table.n_symbols - 1;
-    __builtin_memset(indexing.symbol_of, static_cast<int>(table.n_symbols - 1), N_CODES);
-    for (uint32_t i = 0; i < n_values; ++i)
-        indexing.symbol_of[table.value[i] >> CODE_SHIFT] = static_cast<uint8_t>(i);
-    return indexing;
-}
-
-// What the encoder looks up by index. x / f is x * inverse >> 16 or one more: for x < 256 f the
-// estimate is short by less than x / 65536 and a rounding.
+// IndexTables in registers.
 struct EncodeTables {
     Bytes64 frequency;
     Bytes64 cum;
     Bytes64 inverse_low;
     Bytes64 inverse_high;
-    Bytes64 escape;  // 255 or 0
+    Bytes64 escape;
 };
 
 void build_tables(const FrequencyTable& table, const Indexing& indexing, EncodeTables& tables) {
-    uint8_t frequency[MAX_SYMBOLS], cum[MAX_SYMBOLS], escape[MAX_SYMBOLS];
-    uint8_t inverse_low[MAX_SYMBOLS], inverse_high[MAX_SYMBOLS];
-    const auto put = [&](uint32_t index, uint32_t symbol, uint32_t begin) {
-        const uint32_t f = table.frequency[symbol];
-        const uint32_t inverse = f == 1 ? 65535 : 65536 / f;
-        frequency[index] = static_cast<uint8_t>(f);
-        cum[index] = static_cast<uint8_t>(begin);
-        inverse_low[index] = static_cast<uint8_t>(inverse);
-        inverse_high[index] = static_cast<uint8_t>(inverse >> 8);
-        escape[index] = symbol == table.escape ? 255 : 0;
-    };
-    // Values without a symbol are escapes. Without an escape symbol the caller's table covers all.
-    const uint32_t other = table.n_symbols - 1;
-    for (uint32_t index = 0; index < MAX_SYMBOLS; ++index)
-        put(index, other, SCALE - table.frequency[other]);
-    uint32_t begin = 0;
-    for (uint32_t i = 0; i < table.n_symbols; begin += table.frequency[i], ++i) {
-        if (i == table.escape) continue;
-        const uint32_t distance = (table.value[i] - indexing.first) >> indexing.shift;
-        put(indexing.by_distance ? distance : i, i, begin);
-    }
-    tables.frequency = load_64(frequency);
-    tables.cum = load_64(cum);
-    tables.inverse_low = load_64(inverse_low);
-    tables.inverse_high = load_64(inverse_high);
-    tables.escape = load_64(escape);
+    const IndexTables bytes = make_index_tables(table, indexing);
+    tables.frequency = load_64(bytes.frequency);
+    tables.cum = load_64(bytes.cum);
+    tables.inverse_low = load_64(bytes.inverse_low);
+    tables.inverse_high = load_64(bytes.inverse_high);
+    tables.escape = load_64(bytes.escape);
 }
 
-INLINE void put_escape(const FieldMap& map, EncodeStream& stream, uint32_t value) {
-    const uint64_t i = stream.n_escapes++;
-    if (map.n_escape_lists == 1) {
-        stream.escapes_high[i] = static_cast<uint8_t>(value >> map.escape_shift);
-    } else {
-        stream.escapes_high[i] = static_cast<uint8_t>(value >> 8);
-        stream.escapes_low[i] = static_cast<uint8_t>(value);
-    }
-}
-
-// Puts indices (bytes) in the place of the values, and lists the escapes.
+// Puts indices by distance (bytes) in the place of the values, and lists the escapes.
 template <uint32_t n_parts>
 void index_values(const FieldMap& map, const Indexing& indexing, const EncodeTables& tables,
                   EncodeStream& stream) {
     const uint64_t n_lanes = stream.n_steps * LANES;
     const uint16_t* values = stream.values;
     uint8_t* indices = reinterpret_cast<uint8_t*>(stream.values);
-    if (!indexing.by_distance) {
-        for (uint64_t i = 0; i < n_lanes; ++i) {
-            const uint32_t value = values[i];
-            const uint8_t symbol = indexing.symbol_of[value >> CODE_SHIFT];
-            if (indexing.has_escape && symbol == indexing.last) put_escape(map, stream, value);
-            indices[i] = symbol;
-        }
-        return;
-    }
-    const uint16x8_t first = vdupq_n_u16(static_cast<uint16_t>(indexing.first));
+    const uint16x8_t first = vdupq_n_u16(static_cast<uint16_t>(indexing.first << CODE_SHIFT));
     const uint16x8_t last = vdupq_n_u16(static_cast<uint16_t>(indexing.last));
-    const int16x8_t shift = vdupq_n_s16(static_cast<int16_t>(-static_cast<int>(indexing.shift)));
+    const int16x8_t shift =
+        vdupq_n_s16(static_cast<int16_t>(-static_cast<int>(indexing.shift + CODE_SHIFT)));
     const auto distance = [&](const uint16_t* from) {
         return bytes(vminq_u16(vshlq_u16(vsubq_u16(vld1q_u16(from), first), shift), last));
     };
@@ -703,8 +635,10 @@ void index_values(const FieldMap& map, const Indexing& indexing, const EncodeTab
         }
         if (__builtin_expect(vmaxvq_u8(any) != 0, 0)) {
             uint64_t which = as_number(masks_of(escapes));
-            for (; which != 0; which &= which - 1)
-                put_escape(map, stream, values[i + static_cast<uint32_t>(__builtin_ctzll(which))]);
+            for (; which != 0; which &= which - 1) {
+                const uint32_t value = values[i + static_cast<uint32_t>(__builtin_ctzll(which))];
+                put_escape(map, stream, value >> CODE_SHIFT);
+            }
         }
         store_64(indices + i, index);
     }
@@ -823,13 +757,12 @@ void encode_stream(const FieldMap& map, const FrequencyTable& table, EncodeStrea
     EncodeTables tables;
     build_tables(table, indexing, tables);
     stream.n_escapes = 0;
-    if (indexing.last < 32) {
-        index_values<2>(map, indexing, tables, stream);
-        encode_indices<2>(tables, stream, fetcher);
-    } else {
-        index_values<4>(map, indexing, tables, stream);
-        encode_indices<4>(tables, stream, fetcher);
-    }
+    const bool few = indexing.last < 32;
+    if (indexing.by_distance)
+        (few ? index_values<2> : index_values<4>)(map, indexing, tables, stream);
+    else
+        index_by_symbol(map, indexing, CODE_SHIFT, stream);
+    (few ? encode_indices<2> : encode_indices<4>)(tables, stream, fetcher);
 }
 
 }  // namespace
